@@ -1,0 +1,112 @@
+"""Files that are either whole or absent: every artifact of a run is written beside its place and then moved there."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geodream_lib.errors import InputError
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it into place when the block ends without an error.
+
+    A full disk, a crash or `kill -9` inside the block leaves the earlier file as it was.
+
+    Raises:
+        InputError: the file cannot be written (disk full, folder not writable).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; an artifact is as readable as any file the user creates.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}; free some space or choose another folder "
+            "(the earlier version of this file, if there was one, is untouched)"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: object) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path | str) -> dict:
+    """Read a JSON object.
+
+    Raises:
+        InputError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; expected a JSON file") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors (and string metadata) as one safetensors file, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(whole, temporary, metadata=dict(metadata or {}))
+
+
+def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: `(tensors, metadata)`.
+
+    Raises:
+        InputError: the file is missing, truncated or not in the safetensors format.
+    """
+    try:
+        with safe_open(Path(path), framework="pt") as file:
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot read weights from {path}: {error}; the file is missing, truncated or not a safetensors file, "
+            "delete it to have it made again or fetch it anew"
+        ) from error
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy `tensors` into `module`; every name must exist on both sides with equal shape.
+
+    Raises:
+        InputError: a key is missing, unknown or has another shape; the message names the first few.
+    """
+    own = module.state_dict()
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unknown {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise InputError(f"{source} does not fit {type(module).__name__}: {shown}; is it the weights of another network?")
+    module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
