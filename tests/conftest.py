@@ -1,0 +1,57 @@
+"""What every test shares: the golden outputs of the public systems, and shape checks of every annotated function."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _checkable_modules() -> list[str]:
+    """Modules whose jaxtyping shapes are checked at run time: all but those with numba kernels.
+
+    The check wraps each function before its other decorators, and numba cannot compile a wrapped function. Packages
+    (`__init__`) are left out because naming one would name every module below it.
+    """
+    files = [path for path in (ROOT / "geodream_lib").rglob("*.py") if path.name != "__init__.py"]
+    plain = [path for path in files if "numba" not in path.read_text()]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in plain]
+
+
+install_import_hook(_checkable_modules(), "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="root of the golden outputs, one folder per fixture (default: tests/golden/data)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; leave out with -m 'not slow'")
+    given = config.getoption("golden")
+    if given is not None and not given.is_dir():
+        raise pytest.UsageError(f"--golden {given}: no such folder")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests/golden/test_<folder>.py when a --golden folder lacks <folder>; the default folder has them all."""
+    given = config.getoption("golden")
+    if given is None:
+        return
+    for item in items:
+        folder = item.path.stem.removeprefix("test_")
+        if item.path.parent == ROOT / "tests" / "golden" and not (given / folder).is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"--golden {given} has no folder {folder}/"))
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    """Root of the golden outputs: `golden / "vsd" / "parts.npz"`."""
+    given = request.config.getoption("golden")
+    return (given or ROOT / "tests" / "golden" / "data").resolve()
