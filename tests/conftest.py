@@ -33,21 +33,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a few seconds; leave out with -m 'not slow'")
+    config.addinivalue_line("markers", "slow: takes more than about ten seconds on one core")
+    config.addinivalue_line("markers", "needs_golden(*folders): golden folders that a test reads beside its own")
     given = config.getoption("golden")
     if given is not None and not given.is_dir():
         raise pytest.UsageError(f"--golden {given}: no such folder")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests/golden/test_<folder>.py when a --golden folder lacks <folder>; the default folder has them all."""
+    """Skip a golden test when the --golden folder given lacks what it reads; the default folder has everything.
+
+    tests/golden/test_<folder>.py reads <folder>; more are named by `@pytest.mark.needs_golden("vsd")`.
+    """
     given = config.getoption("golden")
     if given is None:
         return
     for item in items:
-        folder = item.path.stem.removeprefix("test_")
-        if item.path.parent == ROOT / "tests" / "golden" and not (given / folder).is_dir():
-            item.add_marker(pytest.mark.skip(reason=f"--golden {given} has no folder {folder}/"))
+        needed = {folder for mark in item.iter_markers("needs_golden") for folder in mark.args}
+        if item.path.parent == ROOT / "tests" / "golden":
+            needed.add(item.path.stem.removeprefix("test_"))
+        missing = sorted(folder for folder in needed if not (given / folder).is_dir())
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"--golden {given} has no folder {', '.join(missing)}"))
 
 
 @pytest.fixture(scope="session")
