@@ -1,0 +1,26 @@
+"""The lab world: objects, captions and exact images, small enough that networks can learn it on a CPU."""
+
+from geodream_lib.lab.captions import CONTENT_WORDS, LEXICON, VIEWS, caption, view_word
+from geodream_lib.lab.geometry import albedo, mesh, sdf
+from geodream_lib.lab.objects import CATEGORIES, HELD_OUT, LabObject, is_symmetric, sample_object
+from geodream_lib.lab.render import LabRender, render
+from geodream_lib.lab.shape import COLORS
+
+__all__ = [
+    "CATEGORIES",
+    "COLORS",
+    "CONTENT_WORDS",
+    "HELD_OUT",
+    "LEXICON",
+    "VIEWS",
+    "LabObject",
+    "LabRender",
+    "albedo",
+    "caption",
+    "is_symmetric",
+    "mesh",
+    "render",
+    "sample_object",
+    "sdf",
+    "view_word",
+]

@@ -1,0 +1,135 @@
+"""Captions of lab objects: a small grammar of true sentences in which anything but the name may be left out."""
+
+import re
+
+import numpy as np
+
+from geodream_lib.errors import InputError
+from geodream_lib.lab.objects import LabObject
+from geodream_lib.lab.shape import COLORS
+
+# {a} is the primary colour, {b} the secondary one; a dropped colour leaves the rest of the sentence as it is
+_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "mushroom": (
+        "a {a} mushroom on a {b} log",
+        "a {a} mushroom growing on a {b} log",
+        "a mushroom with a {a} cap on a {b} log",
+        "a mushroom with a {a} cap growing on a {b} log",
+    ),
+    "icecream": ("a {a} ice cream in a {b} cone", "a {b} cone with {a} ice cream", "a {a} ice cream cone"),
+    "corgi": ("a {a} corgi with a {b} collar", "a {a} corgi dog with a {b} collar", "a {a} corgi"),
+    "astronaut": (
+        "a {a} astronaut with a {b} backpack",
+        "an astronaut in a {a} suit with a {b} backpack",
+        "an astronaut in a {a} suit",
+        "a {a} astronaut",
+    ),
+    "giraffe": ("a {a} giraffe with {b} spots", "a {a} giraffe with a long neck and {b} spots", "a {a} giraffe"),
+    "rocket": ("a {a} rocket with {b} fins", "a {a} space rocket with {b} fins", "a {a} rocket"),
+    "house": ("a {a} house with a {b} roof", "a house with {a} walls and a {b} roof", "a {a} house"),
+    "robot": ("a {a} robot with {b} hands", "a {a} robot with {b} hands and feet", "a {a} robot"),
+    "squirrel": (
+        "a {a} squirrel with a {b} guitar",
+        "a {a} squirrel playing a {b} guitar",
+        "a {a} squirrel playing the guitar",
+    ),
+    "bust": ("a {a} bust on a {b} pedestal", "a {a} stone bust of a man on a {b} pedestal", "a {a} bust of a man"),
+    "dinosaur": ("a {a} dinosaur with {b} spikes", "a {a} dinosaur with {b} spikes on its back", "a {a} dinosaur"),
+    "axe": ("a {a} axe with a {b} handle", "an axe with a {a} head and a {b} handle", "a {a} axe"),
+    "kitten": ("a {a} kitten with a {b} collar", "a {a} kitten cat with a {b} collar", "a {a} kitten"),
+    "snowman": ("a {a} snowman with a {b} hat", "a {a} snowman wearing a {b} hat", "a {a} snowman"),
+    "cake": ("a {a} cake with {b} icing", "a {a} birthday cake with {b} icing", "a {a} cake"),
+    "teapot": ("a {a} teapot with a {b} lid", "a {a} tea pot with a {b} lid", "a {a} teapot"),
+    "car": ("a {a} car with a {b} roof", "a {a} car"),
+    "owl": ("a {a} owl with a {b} belly", "a {a} owl bird with a {b} belly", "a {a} owl"),
+    "vase": ("a {a} vase with {b} stripes", "a {a} vase with {b} bands", "a {a} vase"),
+    "tree": ("a {a} tree in a {b} pot", "a {a} pine tree in a {b} pot", "a {a} tree"),
+}
+# how an attachment is added to a sentence; the colour of hats, scarves and flags is the secondary one
+_ATTACHMENTS: dict[str, str] = {
+    "ladybug": "and a ladybug",
+    "cherry": "and a cherry on top",
+    "hat": "wearing a {b} hat",
+    "flag": "and a {b} flag",
+    "scarf": "wearing a {b} scarf",
+    "flames": "and flames",
+    "chimney": "and a chimney",
+    "antenna": "and an antenna",
+    "crown": "wearing a crown",
+    "beard": "with a beard",
+    "candles": "and candles",
+    "suitcase": "and a suitcase on top",
+    "flowers": "and flowers",
+    "star": "with a star on top",
+    "balls": "with balls",
+}
+_ADJECTIVES = ("toy", "cute", "little")
+VIEWS: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
+_BACKGROUND_WORDS = ("on", "a", "an", "plain", "light", "dark", "gradient", "background")
+_FUNCTION_WORDS = frozenset("a an and in its of on the with view top".split())
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+", re.sub(r"\{.\}", "", text))
+
+
+LEXICON: frozenset[str] = frozenset(
+    word
+    for text in (
+        *(template for templates in _TEMPLATES.values() for template in templates),
+        *_ATTACHMENTS.values(),
+        *_ADJECTIVES,
+        *VIEWS,
+        *_BACKGROUND_WORDS,
+        *COLORS,
+    )
+    for word in _words(text)
+)
+CONTENT_WORDS: frozenset[str] = LEXICON - _FUNCTION_WORDS
+
+
+def caption(obj: LabObject, rng: np.random.Generator, view: str | None = None, background: str | None = None) -> str:
+    """A true sentence about the object, as in "a toy red mushroom on a brown log, front view".
+
+    Args:
+        obj: what is described; its colours and attachments may be left out, its name may not.
+        rng: chooses the sentence and what is left out.
+        view: one of `VIEWS`, appended after a comma.
+        background: such as "on a white background", appended after a comma.
+
+    Raises:
+        InputError: if the view or background uses a word outside `LEXICON`.
+    """
+    templates = _TEMPLATES[obj.category]
+    text = templates[rng.integers(len(templates))]
+    for attachment in obj.attachments:
+        if rng.random() < 0.75:
+            text = f"{text} {_joined(text, _ATTACHMENTS[attachment])}"
+    text = text.replace("{a}", obj.colors[0] if rng.random() < 0.85 else "")
+    text = text.replace("{b}", obj.colors[1] if rng.random() < 0.65 else "")
+    if rng.random() < 0.2:
+        text = re.sub(r"^an? ", f"a {_ADJECTIVES[rng.integers(len(_ADJECTIVES))]} ", text)
+    text = re.sub(r"\s+", " ", text)
+    text = re.sub(r"\ba (?=[aeiou])", "an ", re.sub(r"\ban ", "a ", text))
+    for extra in (view, background):
+        if extra is not None:
+            unknown = sorted(set(_words(extra)) - LEXICON)
+            if unknown:
+                raise InputError(f"{extra!r} holds {unknown}, no word of the lab; use views such as {VIEWS[0]!r}")
+            text = f"{text}, {extra}"
+    return text
+
+
+def _joined(text: str, phrase: str) -> str:
+    """A part is added with "and" to a sentence that already has "with", and with "with" to one that does not."""
+    return phrase if " with " in text or not phrase.startswith("and ") else "with " + phrase.removeprefix("and ")
+
+
+def view_word(azimuth: float, elevation: float) -> str:
+    """The view-dependent phrase for a camera direction in degrees; azimuth 0 looks at the front."""
+    if elevation > 60:
+        return "overhead view"
+    turned = abs((azimuth + 180) % 360 - 180)
+    if turned < 30:
+        return "front view"
+    return "back view" if turned > 140 else "side view"

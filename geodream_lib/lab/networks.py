@@ -1,0 +1,136 @@
+"""The networks of the lab: the real architectures made narrow, in the file layouts of their real counterparts.
+
+Widths are chosen for two CPU cores: at 16x16 latents a forward pass is dominated by per-operation overhead, so the UNet
+spends its parameters where the picture is (16x16 and 8x8), not in a deep middle.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+IMAGE_SIZE = 128
+LATENT_SIZE = 16
+CONTEXT = 128  # width of the cross-attention tokens (1024 in Stable Diffusion 2.1, 768 in Zero123)
+TEXT_TOKENS = 32  # 77 in Stable Diffusion
+
+
+def make_vae() -> AutoencoderKL:
+    """Factor-8 KL autoencoder, 128x128x3 to 16x16x4: Stable Diffusion's, with 32/64/96/96 channels."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 64, 96, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=IMAGE_SIZE,
+    )
+
+
+def make_unet(in_channels: int = 4) -> UNet2DConditionModel:
+    """Stable Diffusion 2's UNet with 96/160/160 channels; 8 input channels make it Zero123's."""
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=in_channels,
+        out_channels=4,
+        block_out_channels=(96, 160, 160),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=(3, 5, 5),  # number of heads per level, the name is diffusers'; 32 channels a head
+        cross_attention_dim=CONTEXT,
+        norm_num_groups=32,
+        use_linear_projection=True,
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 2.1's noise schedule: 1000 steps, scaled-linear 0.00085 to 0.012, v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+    )
+
+
+def make_tokenizer(words: Iterable[str], folder: Path) -> CLIPTokenizer:
+    """CLIP's byte-pair tokenizer learned on the lab's lexicon: every word of it becomes one token.
+
+    Words outside the lexicon fall apart into letters, as rare words do in the real one.
+    """
+    words = sorted(set(words))
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192,
+        min_frequency=1,
+        special_tokens=[],
+        initial_alphabet=sorted(set("abcdefghijklmnopqrstuvwxyz0123456789,.-'")),
+        limit_alphabet=64,
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join([*words, *"abcdefghijklmnopqrstuvwxyz0123456789,.-'"])], trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.model.save(str(folder))
+    vocabulary = tokenizer.get_vocab()
+    import json
+
+    for token in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[token] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), pad_token="<|endoftext|>", model_max_length=TEXT_TOKENS
+    )
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """CLIP's text transformer, three layers of 128; trained together with the UNet, as in latent diffusion."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=CONTEXT,
+            intermediate_size=4 * CONTEXT,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_TOKENS,
+            hidden_act="gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=CONTEXT,
+        )
+    )
+
+
+def make_image_encoder() -> CLIPVisionModelWithProjection:
+    """CLIP's image transformer, three layers of 128 on 64 patches; trained together with Zero123's UNet."""
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=CONTEXT,
+            intermediate_size=4 * CONTEXT,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=IMAGE_SIZE,
+            patch_size=16,
+            projection_dim=CONTEXT,
+            hidden_act="gelu",
+        )
+    )

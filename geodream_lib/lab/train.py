@@ -1,0 +1,121 @@
+"""`python -m geodream_lib.lab.train NAME`: render the data it needs, train one lab network, write it to data/lab/.
+
+Run it again after an interruption and it goes on where it stopped. In order: vae, text_to_image, zero123, cost_volume
+(each needs the ones before it).
+"""
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from geodream_lib.data import data_folder
+from geodream_lib.lab.captions import LEXICON
+from geodream_lib.lab.datasets import load_shards, make_shards, render_photographs, render_turntables
+from geodream_lib.lab.networks import make_scheduler, make_tokenizer
+from geodream_lib.lab.train_cost_volume import train_cost_volume
+from geodream_lib.lab.train_text_to_image import train_text_to_image
+from geodream_lib.lab.train_vae import train_vae
+from geodream_lib.lab.train_zero123 import train_zero123
+from geodream_lib.lab.training import Budget
+from geodream_lib.views.zero123 import Zero123, load_zero123
+from geodream_lib.volume.cost_volume import save_cost_volume_networks
+
+MINUTES = {"vae": 90.0, "text_to_image": 150.0, "zero123": 120.0, "cost_volume": 90.0}
+BATCH = {"vae": 16, "text_to_image": 64, "zero123": 64, "cost_volume": 1}
+LEARNING_RATE = {"vae": 8e-4, "text_to_image": 8e-4, "zero123": 8e-4, "cost_volume": 1e-3}
+HELD_OUT_SHARDS = 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.train", description=__doc__)
+    parser.add_argument("name", choices=["data", *MINUTES])
+    parser.add_argument("--minutes", type=float, help="training time (default: what two CPU cores need)")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--photographs", type=int, default=40, help="shards of 1024 photographs")
+    parser.add_argument("--turntables", type=int, default=40, help="shards of 64 objects seen from 16 sides")
+    parser.add_argument("--work", type=Path, default=Path("work/lab"), help="folder for renders and checkpoints")
+    parser.add_argument("--out", type=Path, default=None, help="where the trained network goes (default: data/lab)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    arguments = parse_arguments()
+    name, data, out = arguments.name, arguments.work / "data", arguments.out or data_folder() / "lab"
+    photographs = make_shards(render_photographs, data, arguments.photographs)
+    turntables = make_shards(render_turntables, data, arguments.turntables)
+    held_out = make_shards(render_turntables, data, HELD_OUT_SHARDS, split="held_out")
+    if name == "data":
+        return
+    torch.manual_seed(arguments.seed)
+    device = torch.device(arguments.device)
+    budget = Budget(
+        minutes=arguments.minutes or MINUTES[name],
+        batch_size=arguments.batch_size or BATCH[name],
+        learning_rate=arguments.learning_rate or LEARNING_RATE[name],
+    )
+    common = {"budget": budget, "folder": arguments.work / name, "device": device}
+
+    if name == "vae":
+        images = torch.cat([torch.from_numpy(load_shards(photographs, ("images",))["images"]), _views(turntables)[0]])
+        test, alpha = _views(held_out)
+        vae = train_vae(images, test[:256], alpha[:256], **common)
+        vae.half().save_pretrained(out / "text_to_image" / "vae")
+    elif name == "text_to_image":
+        vae = load_vae(out, device)
+        shards = load_shards(photographs, ("images", "captions"))
+        tokenizer = make_tokenizer(LEXICON, arguments.work / "tokenizer")
+        model = train_text_to_image(
+            torch.from_numpy(shards["images"]), shards["captions"].tolist(), vae, tokenizer, **common
+        ).half()
+        StableDiffusionPipeline(
+            vae=vae.half(),
+            text_encoder=model["text_encoder"],
+            tokenizer=tokenizer,
+            unet=model["unet"],
+            scheduler=make_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(out / "text_to_image")
+    elif name == "zero123":
+        vae = load_vae(out, device)
+        shards = {
+            k: torch.from_numpy(v) for k, v in load_shards(turntables, ("images", "azimuth", "elevation")).items()
+        }
+        model = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, **common).half()
+        Zero123(
+            unet=model["unet"],
+            vae=vae.half(),
+            image_encoder=model["image_encoder"],
+            camera_projection=model["camera_projection"],
+            scheduler=make_scheduler(),
+        ).save(out / "zero123")
+    else:
+        zero123 = load_zero123(out / "zero123", device=device) if (out / "zero123").exists() else None
+        networks = train_cost_volume(turntables, held_out, zero123, **common)
+        save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks)
+    shutil.copy(common["folder"] / "log.jsonl", arguments.work / f"{name}.jsonl")
+
+
+def load_vae(out: Path, device: torch.device) -> AutoencoderKL:
+    """The trained lab autoencoder in single precision."""
+    vae = AutoencoderKL.from_pretrained(out / "text_to_image" / "vae", torch_dtype=torch.float32)
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def _views(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:
+    """All turntable views `[n, h, w, 3]` and their alpha `[n, h, w]`."""
+    shards = load_shards(paths, ("images", "alpha"))
+    return torch.from_numpy(shards["images"]).flatten(0, 1), torch.from_numpy(shards["alpha"]).flatten(0, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Train the lab's text-to-image latent diffusion model on captioned photographs: the 2D prior, front-biased as real ones."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTokenizer
+
+from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_unet
+from geodream_lib.lab.train_vae import to_network
+from geodream_lib.lab.training import Budget, train
+
+
+@torch.no_grad()
+def encode_dataset(vae: AutoencoderKL, images: Tensor, device: torch.device) -> Float[Tensor, "n 2c h w"]:
+    """Posterior mean and standard deviation of uint8 images, stacked along channels, half precision, on `device`."""
+    moments = []
+    for part in images.split(256):
+        with torch.autocast(device.type, torch.bfloat16):
+            posterior = vae.encode(to_network(part, device)).latent_dist
+        moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
+    return torch.cat(moments)
+
+
+def sample_latents(moments: Tensor, scale: float, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Draw scaled latents from stored posterior moments."""
+    mean, std = moments.float().chunk(2, dim=1)
+    return (mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)) * scale
+
+
+def add_noise_for_v(
+    latents: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, " t"], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Uniform timesteps, noisy latents and the v-prediction target (Salimans and Ho 2022, appendix D)."""
+    t = torch.randint(len(alphas_cumprod), (len(latents),), generator=generator, device=latents.device)
+    alpha, sigma = alphas_cumprod[t, None, None, None].sqrt(), (1 - alphas_cumprod[t, None, None, None]).sqrt()
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    return t, alpha * latents + sigma * noise, alpha * noise - sigma * latents
+
+
+def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """Token ids `[n, model_max_length]`, padded with the end token."""
+    return torch.tensor(
+        tokenizer(captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length).input_ids
+    )
+
+
+def train_text_to_image(
+    images: Tensor,
+    captions: list[str],
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+) -> nn.ModuleDict:
+    """Train UNet and text encoder together; the last 1024 photographs are held out for the validation loss.
+
+    One caption in ten is replaced by the empty one, for classifier-free guidance. Pictures are mirrored at random: left
+    and right are not words of the lab.
+    """
+    moments = torch.cat([encode_dataset(vae, images, device), encode_dataset(vae, images.flip(2), device)])
+    ids = tokenize(tokenizer, captions).to(device)
+    empty = tokenize(tokenizer, [""]).to(device)
+    count, held = len(captions), 1024
+    alphas = make_scheduler().alphas_cumprod.to(device)
+    scale = vae.config.scaling_factor
+
+    def predict(model: nn.ModuleDict, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            text = model["text_encoder"](tokens).last_hidden_state
+            return model["unet"](noisy, t, text).sample.float()
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        draw = {"generator": generator, "device": device}
+        index = torch.randint(count - held, (budget.batch_size,), **draw)
+        mirrored = torch.randint(2, (budget.batch_size,), **draw)
+        latents = sample_latents(moments[index + count * mirrored], scale, generator)
+        drop = torch.rand(budget.batch_size, 1, **draw) < 0.1
+        t, noisy, target = add_noise_for_v(latents, alphas, generator)
+        return functional.mse_loss(predict(model, noisy, t, torch.where(drop, empty, ids[index])), target), {}
+
+    @torch.no_grad()
+    def validate(model: nn.ModuleDict) -> dict[str, float]:
+        fixed = torch.Generator(device).manual_seed(1)
+        index = torch.arange(count - held, count, device=device)
+        t, noisy, target = add_noise_for_v(sample_latents(moments[index], scale, fixed), alphas, fixed)
+        errors = [
+            functional.mse_loss(predict(model, *part[:3]), part[3])
+            for part in zip(noisy.split(256), t.split(256), ids[index].split(256), target.split(256), strict=True)
+        ]
+        return {"held_out_loss": torch.stack(errors).mean().item()}
+
+    model = nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(tokenizer)})
+    return train("text_to_image", model, loss, budget=budget, folder=folder, device=device, validate=validate)

@@ -1,0 +1,91 @@
+"""Train the lab's Zero123 on turntables: one view and a relative pose in, another view of the same object out."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geodream_lib.lab.datasets import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE
+from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet
+from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
+from geodream_lib.lab.train_vae import to_network
+from geodream_lib.lab.training import Budget, train
+from geodream_lib.views.zero123 import CameraProjection, clip_pixels, pose_token
+
+
+def train_zero123(
+    images: Tensor,
+    azimuth: Tensor,
+    elevation: Tensor,
+    vae: AutoencoderKL,
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+) -> nn.ModuleDict:
+    """Train on turntables: uint8 `images [objects, views, h, w, 3]`, angles `[objects, views]` in degrees.
+
+    Six in ten inputs are front-ish reference views, the others any view. One sample in ten drops both conditions (zeros
+    for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
+    uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
+    along, in place of the frozen CLIP of the real one. The last 32 objects are held out for the validation loss.
+    """
+    images = images.flatten(0, 1)
+    moments = encode_dataset(vae, images, device)
+    images = images.to(device)
+    azimuth, elevation = azimuth.to(device), elevation.to(device)
+    objects, held = len(azimuth), 32
+    alphas = make_scheduler().alphas_cumprod.to(device)
+    channels = moments.shape[1] // 2
+
+    def batch(first: int, last: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        draw = {"generator": generator, "device": device}
+        obj = torch.randint(first, last, (size,), **draw)
+        frontish = torch.rand(size, **draw) < 0.6
+        source = torch.where(
+            frontish,
+            torch.randint(REFERENCE_VIEWS, (size,), **draw),
+            torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw),
+        )
+        target = torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw)
+        pose = pose_token(
+            azimuth[obj, target] - azimuth[obj, source],
+            elevation[obj, target],
+            elevation[obj, source],
+            torch.zeros(size, device=device),
+        )
+        drop = torch.rand(size, **draw) < 0.1
+        return obj * VIEWS_PER_TURNTABLE + source, obj * VIEWS_PER_TURNTABLE + target, pose, drop
+
+    def error(model: nn.ModuleDict, parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+        source, target, pose, drop = parts
+        latents = sample_latents(moments[target], vae.config.scaling_factor, generator)
+        t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
+        # The condition latent is the posterior mode, not scaled (as released).
+        condition = torch.where(drop[:, None, None, None], 0.0, moments[source, :channels].float())
+        with torch.autocast(device.type, torch.bfloat16):
+            pixels = clip_pixels(to_network(images[source], device) / 2 + 0.5, images.shape[1])
+            embedding = model["image_encoder"](pixels).image_embeds
+            token = model["camera_projection"](embedding, pose)
+            token = torch.where(drop[:, None, None], 0.0, token)
+            predicted = model["unet"](torch.cat([noisy, condition], dim=1), t, token).sample
+        return functional.mse_loss(predicted.float(), velocity)
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return error(model, batch(0, objects - held, budget.batch_size, generator), generator), {}
+
+    @torch.no_grad()
+    def validate(model: nn.ModuleDict) -> dict[str, float]:
+        fixed = torch.Generator(device).manual_seed(1)
+        return {"held_out_loss": error(model, batch(objects - held, objects, 256, fixed), fixed).item()}
+
+    model = nn.ModuleDict(
+        {
+            "unet": make_unet(in_channels=8),
+            "image_encoder": make_image_encoder(),
+            "camera_projection": CameraProjection(CONTEXT, CONTEXT),
+        }
+    )
+    return train("zero123", model, loss, budget=budget, folder=folder, device=device, validate=validate)

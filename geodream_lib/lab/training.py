@@ -1,0 +1,143 @@
+"""The training loop all lab networks share: resumable, seeded, logged, within a budget of minutes."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from geodream_lib.storage import atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how fast to train.
+
+    minutes: training time; the learning rate follows its share, so a resumed training ends as an unbroken one would.
+    """
+
+    minutes: float
+    batch_size: int
+    learning_rate: float
+    ema_decay: float = 0.999
+    warmup_steps: int = 200
+    checkpoint_seconds: float = 60.0
+
+
+def learning_rate(budget: Budget, step: int, progress: float) -> float:
+    """Linear warm-up, constant for the first half, then a cosine to 2 %; `progress` in 0..1 is the share of time used."""
+    fall = min(max(2 * progress - 1, 0.0), 1.0)
+    cosine = 0.02 + 0.98 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * fall)).item())
+    return budget.learning_rate * min(1.0, (step + 1) / budget.warmup_steps) * cosine
+
+
+def train(
+    name: str,
+    model: nn.ModuleDict,
+    loss: Callable[[nn.ModuleDict, torch.Generator], tuple[Tensor, dict[str, float]]],
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+    seed: int = 0,
+    validate: Callable[[nn.ModuleDict], dict[str, float]] | None = None,
+) -> nn.ModuleDict:
+    """Minimise `loss(model, generator)` for the budget; return the exponential moving average of the weights.
+
+    State (weights, average, optimiser, generator, step, seconds) goes to `folder/state.pt` every `checkpoint_seconds` and
+    is picked up by the next call; `folder/log.jsonl` gets a line at each checkpoint. A loss that is not finite ends the
+    training with the last good state on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(device).train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    average = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(parameters, budget.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    generator = torch.Generator(device).manual_seed(seed)
+    step, seconds = 0, 0.0
+    state_path = folder / "state.pt"
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True, map_location="cpu")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average = {key: value.to(device) for key, value in state["average"].items()}
+        generator.set_state(state["generator"])
+        step, seconds = state["step"], state["seconds"]
+        logger.info("%s resumes at step %d, %.1f of %.1f minutes", name, step, seconds / 60, budget.minutes)
+
+    def save(record: dict) -> None:
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        state |= {"generator": generator.get_state(), "step": step, "seconds": seconds}
+        with atomic_write(state_path) as temporary:
+            torch.save(state, temporary)
+        with (folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def averaged() -> nn.ModuleDict:
+        trained = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_state_dict(average)
+        return trained
+
+    bar = tqdm(total=round(60 * budget.minutes), initial=round(seconds), desc=name, unit="s")
+    last_save, window = seconds, []
+    while seconds < 60 * budget.minutes:
+        start = time.perf_counter()
+        rate = learning_rate(budget, step, seconds / (60 * budget.minutes))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        value, parts = loss(model, generator)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        _follow(average, model.state_dict(), min(budget.ema_decay, (1 + step) / (10 + step)))
+        window.append(value.detach())
+        step += 1
+        if step % 20 == 0:
+            mean = torch.stack(window[-100:]).mean().item()
+            if mean != mean or abs(mean) == float("inf"):
+                raise FloatingPointError(
+                    f"{name}: the loss is not finite at step {step}; {state_path} holds the last good state"
+                )
+            bar.set_postfix(step=step, loss=f"{mean:.4f}", refresh=False)
+        seconds += time.perf_counter() - start
+        bar.update(round(seconds) - bar.n)
+        if seconds - last_save > budget.checkpoint_seconds:
+            last_save = seconds
+            record = {
+                "step": step,
+                "minutes": round(seconds / 60, 2),
+                "samples": step * budget.batch_size,
+                "rate": rate,
+            }
+            record |= {"loss": torch.stack(window).mean().item()} | parts
+            if validate is not None:
+                trained = averaged()
+                record |= validate(model)
+                model.load_state_dict(trained)
+                model.train()
+            logger.info("%s %s", name, record)
+            save(record)
+            window = window[-100:]
+    bar.close()
+    if last_save < seconds:
+        save({"step": step, "minutes": round(seconds / 60, 2), "samples": step * budget.batch_size, "end": True})
+    averaged()
+    return model.eval()
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * current, in one fused call for the floating tensors."""
+    names = [key for key, value in current.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[key] for key in names], [current[key] for key in names], 1 - decay)
+    for key, value in current.items():
+        if not value.is_floating_point():
+            average[key].copy_(value)
