@@ -1,0 +1,18 @@
+"""Stage 2: the cost volume, the native 3D prior (section 2.1 of the paper)."""
+
+from geodream_lib.volume.cost_volume import CostVolume, build_cost_volume, predict_volume, resize_volume
+from geodream_lib.volume.decoder import GeometryDecoder, query_sdf, query_sdf_and_gradient
+from geodream_lib.volume.networks import CostVolumeNetworks, load_cost_volume_networks, save_cost_volume_networks
+
+__all__ = [
+    "CostVolume",
+    "CostVolumeNetworks",
+    "GeometryDecoder",
+    "build_cost_volume",
+    "load_cost_volume_networks",
+    "predict_volume",
+    "query_sdf",
+    "query_sdf_and_gradient",
+    "resize_volume",
+    "save_cost_volume_networks",
+]

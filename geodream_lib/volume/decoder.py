@@ -1,0 +1,124 @@
+"""f_g of eqs. 2 and 7: position and cost-volume feature to signed distance, with its gradient in the same pass."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
+
+BETA = 100.0  # sharpness of the softplus between the layers
+OCTAVES = 6
+
+
+def positional_encoding(points: Float[Tensor, "n 3"], octaves: int = OCTAVES) -> Float[Tensor, "n e"]:
+    """E(x) of eq. 2: [x, sin x, cos x, sin 2x, cos 2x, ...] up to frequency 2^(octaves - 1), without a factor of pi."""
+    blocks = [points]
+    for octave in range(octaves):
+        blocks += [torch.sin(2**octave * points), torch.cos(2**octave * points)]
+    return torch.cat(blocks, dim=-1)
+
+
+def encoding_slopes(points: Float[Tensor, "n 3"], octaves: int = OCTAVES) -> Float[Tensor, "n e"]:
+    """Derivative of every entry of `positional_encoding` with respect to the one coordinate it depends on."""
+    blocks = [torch.ones_like(points)]
+    for octave in range(octaves):
+        frequency = 2**octave
+        blocks += [frequency * torch.cos(frequency * points), -frequency * torch.sin(frequency * points)]
+    return torch.cat(blocks, dim=-1)
+
+
+class WeightNormLinear(nn.Module):
+    """Linear layer whose rows have direction `weight_v` and length `weight_g` (Salimans and Kingma, 2016)."""
+
+    def __init__(self, channels_in: int, channels_out: int):
+        super().__init__()
+        self.weight_v = nn.Parameter(torch.zeros(channels_out, channels_in))
+        self.weight_g = nn.Parameter(torch.zeros(channels_out, 1))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+
+    def initialize(self, weight: Float[Tensor, "co ci"], bias: float) -> None:
+        self.weight_v.data.copy_(weight)
+        self.weight_g.data.copy_(weight.norm(dim=1, keepdim=True))
+        self.bias.data.fill_(bias)
+
+    @property
+    def weight(self) -> Float[Tensor, "co ci"]:
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
+
+    def forward(self, x: Float[Tensor, "n ci"]) -> Float[Tensor, "n co"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+class GeometryDecoder(nn.Module):
+    """f_g: three linear layers; the volume's feature joins before the second and the third.
+
+    Starts as a sphere of radius 0.5 (geometric initialisation, Atzmon and Lipman, 2020) that ignores the volume.
+    """
+
+    def __init__(self, hidden: int = 128, latent: int = 16):
+        super().__init__()
+        encoded = 3 * (1 + 2 * OCTAVES)
+        self.hidden = hidden
+        self.lin0 = WeightNormLinear(encoded, hidden)
+        self.lin1 = WeightNormLinear(hidden + latent, hidden)
+        self.lin2 = WeightNormLinear(hidden + latent, hidden)
+        deviation = math.sqrt(2 / hidden)
+        first = torch.zeros(hidden, encoded)
+        first[:, :3].normal_(0, deviation)
+        second = torch.zeros(hidden, hidden + latent)
+        second[:, :hidden].normal_(0, deviation)
+        last = torch.zeros(hidden, hidden + latent)
+        last[:, :hidden].normal_(math.sqrt(math.pi / hidden), 1e-4)
+        self.lin0.initialize(first, 0.0)
+        self.lin1.initialize(second, 0.0)
+        self.lin2.initialize(last, -0.5)
+
+    def forward(
+        self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n f"]]:
+        """s(x) and the remaining `hidden - 1` outputs, for points in [-1, 1]^3 and the volume's feature there."""
+        x = F.softplus(self.lin0(positional_encoding(points)), BETA)
+        x = F.softplus(self.lin1(torch.cat([x, latent], dim=-1)), BETA)
+        x = self.lin2(torch.cat([x, latent], dim=-1))
+        return x[:, 0], x[:, 1:]
+
+    def sdf_and_gradient(
+        self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"], latent_jacobian: Float[Tensor, "n c 3"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+        """s(x) and ds/dx, through the encoding and through the volume's feature.
+
+        The chain rule is written out, so both results are differentiable with respect to the weights, `latent` and
+        `latent_jacobian` in a single backward pass. `latent_jacobian[n, c, i]` is d latent[n, c] / d x_i.
+
+        Warning: points receive no gradient through ds/dx when they need none; they are data here.
+        """
+        h = self.hidden
+        w0, w1, w2 = self.lin0.weight, self.lin1.weight, self.lin2.weight[0]
+        a0 = F.linear(positional_encoding(points), w0, self.lin0.bias)
+        a1 = F.linear(torch.cat([F.softplus(a0, BETA), latent], dim=-1), w1, self.lin1.bias)
+        sdf = torch.cat([F.softplus(a1, BETA), latent], dim=-1) @ w2 + self.lin2.bias[0]
+
+        # Softplus has the slope sigmoid(beta a). Backwards from the single output: one product per layer.
+        to_a1 = w2[:h] * torch.sigmoid(BETA * a1)
+        to_x1 = to_a1 @ w1
+        to_a0 = to_x1[:, :h] * torch.sigmoid(BETA * a0)
+        to_latent = w2[h:] + to_x1[:, h:]
+        direct = ((to_a0 @ w0) * encoding_slopes(points)).unflatten(-1, (-1, 3)).sum(dim=1)
+        return sdf, direct + torch.einsum("nc,nci->ni", to_latent, latent_jacobian)
+
+
+def query_sdf(
+    volume: Float[Tensor, "c x y z"], decoder: GeometryDecoder, points: Float[Tensor, "n 3"]
+) -> Float[Tensor, " n"]:
+    """s(x) of eqs. 2 and 7 for points of the cube [-1, 1]^3, in units of the cube."""
+    return decoder(points, sample_volume(volume, points))[0]
+
+
+def query_sdf_and_gradient(
+    volume: Float[Tensor, "c x y z"], decoder: GeometryDecoder, points: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """s(x) and ds/dx, differentiable with respect to the volume and the decoder in a single backward pass."""
+    return decoder.sdf_and_gradient(points, *sample_volume_with_jacobian(volume, points))

@@ -1,0 +1,94 @@
+"""V(x) of eq. 2: trilinear interpolation of the cost volume, and its derivative with respect to the point.
+
+A volume is `[c, x, y, z]`. Any memory layout works; a view of channels-last storage (`stored.permute(3, 0, 1, 2)` of a
+contiguous `[x, y, z, c]`) is read without a copy, and `predict_volume` and `CostVolume` hold theirs so.
+
+The grid's corners are the cube's corners: voxel i of d lies at -1 + 2 i / (d - 1). The boundary is not symmetric, as
+in the released decoder: a point with any coordinate at or below -1 samples zero; past +1 the border value is repeated
+for one voxel width, and from there on the sample is zero.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def sample_volume(volume: Float[Tensor, "c x y z"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
+    """Trilinear samples, differentiable (twice) with respect to the volume and the points."""
+    index, weights, _ = _corners(points, volume.shape[1:])
+    rows = volume.permute(1, 2, 3, 0).reshape(-1, volume.shape[0])
+    corners = rows.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+    return torch.einsum("nk,nkc->nc", weights, corners)
+
+
+def sample_volume_with_jacobian(
+    volume: Float[Tensor, "c x y z"], points: Float[Tensor, "n 3"]
+) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n c 3"]]:
+    """Trilinear samples and their derivative with respect to the point, from one gather.
+
+    Both are differentiable with respect to the volume in a single backward pass, which is what a loss on SDF gradients
+    needs; automatic differentiation would need a second one through the interpolation.
+
+    Warning: points receive no gradient.
+    """
+    rows = volume.permute(1, 2, 3, 0).reshape(-1, volume.shape[0])
+    index, weights, slopes = _corners(points.detach(), volume.shape[1:])
+    # One matrix per point: the value's weights and the three derivatives' weights over the eight corners.
+    both = torch.cat([weights[:, None], slopes], dim=1)
+    out = _GatherCorners.apply(rows, index, both)
+    return out[:, 0], out[:, 1:].transpose(1, 2)
+
+
+class _GatherCorners(torch.autograd.Function):
+    """`out[n, r] = sum_k weights[n, r, k] rows[index[n, k]]`, differentiable in `rows` only."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        rows: Float[Tensor, "v c"],
+        index: Int[Tensor, "n 8"],
+        weights: Float[Tensor, "n r 8"],
+    ) -> Float[Tensor, "n r c"]:
+        ctx.save_for_backward(index, weights)
+        ctx.rows = rows.shape[0]
+        corners = rows.index_select(0, index.reshape(-1)).unflatten(0, index.shape)
+        return torch.bmm(weights, corners)
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Float[Tensor, "n r c"]
+    ) -> tuple[Float[Tensor, "v c"], None, None]:
+        index, weights = ctx.saved_tensors
+        corners = torch.bmm(weights.transpose(1, 2), grad)
+        total = grad.new_zeros(ctx.rows, grad.shape[-1])
+        return total.index_add_(0, index.reshape(-1), corners.flatten(0, 1)), None, None
+
+
+def _corners(
+    points: Float[Tensor, "n 3"], shape: torch.Size | tuple[int, ...]
+) -> tuple[Int[Tensor, "n 8"], Float[Tensor, "n 8"], Float[Tensor, "n 3 8"]]:
+    """Flat indices of the eight voxels around each point, their trilinear weights, and the weights' slopes in x, y, z."""
+    size = torch.tensor(shape, device=points.device)
+    position = (points + 1) / 2 * (size - 1)
+    inside = ((position > 0) & (position < size)).all(dim=-1, keepdim=True)
+    # A point far outside must not overflow the integer index; its weight is zero anyway.
+    lower = position.detach().floor().nan_to_num().clamp(min=0).minimum(size - 1)
+    upper = (lower + 1).minimum(size - 1)
+    near = (position - lower) * inside
+    far = 1 - near
+
+    wx, wy, wz = (torch.stack([far[:, i], near[:, i]], dim=-1) for i in range(3))
+    zero = inside.to(points.dtype)
+    weights = _outer(wx, wy, wz) * zero
+    slope = torch.stack([-zero[:, 0], zero[:, 0]], dim=-1)
+    half = (size - 1) / 2
+    slopes = torch.stack(
+        [_outer(slope, wy, wz) * half[0], _outer(wx, slope, wz) * half[1], _outer(wx, wy, slope) * half[2]], dim=1
+    )
+    ix, iy, iz = (torch.stack([lower[:, i], upper[:, i]], dim=-1).long() for i in range(3))
+    index = (ix[:, :, None, None] * shape[1] + iy[:, None, :, None]) * shape[2] + iz[:, None, None, :]
+    return index.flatten(1), weights, slopes
+
+
+def _outer(a: Float[Tensor, "n 2"], b: Float[Tensor, "n 2"], c: Float[Tensor, "n 2"]) -> Float[Tensor, "n 8"]:
+    return (a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]).flatten(1)
