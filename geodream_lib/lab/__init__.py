@@ -3,7 +3,7 @@
 from geodream_lib.lab.captions import CONTENT_WORDS, LEXICON, VIEWS, caption, view_word
 from geodream_lib.lab.geometry import albedo, mesh, sdf
 from geodream_lib.lab.objects import CATEGORIES, HELD_OUT, LabObject, is_symmetric, sample_object
-from geodream_lib.lab.render import LabRender, render
+from geodream_lib.lab.render import LabRender, render, render_rgba
 from geodream_lib.lab.shape import COLORS
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "is_symmetric",
     "mesh",
     "render",
+    "render_rgba",
     "sample_object",
     "sdf",
     "view_word",

@@ -68,8 +68,10 @@ def kitten(s: Shape, rng: np.random.Generator, coat: Colour, collar: Colour, ext
         s.prism((0.03, y * hr * 0.68, hz + hr * 0.55), 0.06, 0.17, 0.36, coat, turn("x", -y * 16))
         s.prism((0.07, y * hr * 0.68, hz + hr * 0.6), 0.035, 0.1, 0.24, COLORS["pink"], turn("x", -y * 16))
     s.ellipsoid((0.06 + hr * 0.86 + 0.09, 0, hz - 0.06), (0.05, 0.065, 0.05), contrast([COLORS["pink"], INK], pale))
-    for x in (-0.14, 0.06):
-        s.torus((x - 0.05, 0, hz), hr * 0.97, 0.035, dark, turn("y", 90))
+    for y in (-0.11, 0.0, 0.11):
+        s.capsule((0.2, y, hz + hr * 0.84), (-0.12, y * 1.3, hz + hr * 0.8), 0.04, dark)
+    for z in (-0.42, -0.25, -0.08):
+        s.capsule((-r * 0.72, -0.13, z), (-r * 0.72, 0.13, z), 0.06, dark)
     s.torus((0.06, 0, -0.04), r * 0.82, 0.065, collar, turn("y", 12))
     s.ellipsoid((0.06 + r * 0.95, 0, -0.12), 0.085, contrast([GOLD, STEEL], collar, pale))
     if "hat" in extras:
@@ -84,8 +86,8 @@ def squirrel(s: Shape, rng: np.random.Generator, fur: Colour, guitar: Colour, ex
         s.ellipsoid((0.14, y * 0.2, -0.6), (0.24, 0.12, 0.1), shade(fur, 0.75))
     lift = rng.uniform(0.0, 0.1)
     for x, z, size in ((-0.32, -0.5, 0.15), (-0.5, -0.3, 0.2), (-0.56, 0.0, 0.23), (-0.5, 0.3 + lift, 0.23)):
-        s.ellipsoid((x, 0, z), (size, size * 0.9, size * 1.1), shade(fur, 0.8))
-    s.ellipsoid((-0.62, 0, 0.44 + lift), (0.17, 0.16, 0.14), pale)
+        s.ellipsoid((x, 0, z), (size, size * 1.15, size * 1.1), shade(fur, 1.3))
+    s.ellipsoid((-0.58, 0, 0.44 + lift), (0.18, 0.2, 0.14), pale)
     hz, hr = 0.27, rng.uniform(0.25, 0.29)
     s.ellipsoid((0.06, 0, hz), (hr, hr, hr * 0.95), fur)
     s.ellipsoid((0.06 + hr * 0.75, 0, hz - 0.09), (0.14, 0.16, 0.1), pale)
@@ -114,26 +116,26 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
     s.capsule((-length, 0, -0.25), (length, 0, -0.2), r, coat)
     for x in (-length, length):
         for y in (-1, 1):
-            s.capsule((x, y * 0.13, -0.3), (x, y * 0.14, -0.8), 0.08, coat)
-            s.cone((x, y * 0.14, -0.87), 0.07, 0.1, 0.095, shade(spots, 0.8))
-    top = np.array([length + rng.uniform(0.2, 0.28), 0, rng.uniform(0.62, 0.72)])
+            s.capsule((x, y * 0.13, -0.3), (x, y * 0.14, -0.74), 0.095, coat)
+            s.cone((x, y * 0.14, -0.81), 0.075, 0.115, 0.11, shade(spots, 0.8))
+    top = np.array([length + rng.uniform(0.2, 0.28), 0, rng.uniform(0.5, 0.6)])
     base = np.array([length * 0.9, 0, -0.15])
-    s.cone(tuple((base + top) / 2), np.linalg.norm(top - base) / 2, 0.17, 0.12, coat, _along(top - base), 0.02)
+    s.cone(tuple((base + top) / 2), np.linalg.norm(top - base) / 2, 0.19, 0.135, coat, _along(top - base), 0.02)
     head = top + [0.06, 0, 0.04]
-    s.ellipsoid(tuple(head), (0.22, 0.19, 0.18), coat)
-    s.capsule(tuple(head), tuple(head + [0.24, 0, -0.08]), 0.125, pale)
+    s.ellipsoid(tuple(head), (0.25, 0.22, 0.21), coat)
+    s.capsule(tuple(head), tuple(head + [0.25, 0, -0.1]), 0.15, pale)
     for y in (-1, 1):
-        s.ellipsoid(tuple(head + [0.36, y * 0.06, -0.04]), 0.03, INK)
-        s.ellipsoid(tuple(head + [-0.06, y * 0.25, 0.06]), (0.05, 0.13, 0.07), coat)
-        s.capsule(tuple(head + [-0.04, y * 0.08, 0.1]), tuple(head + [-0.06, y * 0.1, 0.3]), 0.04, coat)
-        s.ellipsoid(tuple(head + [-0.06, y * 0.1, 0.32]), 0.065, shade(spots, 0.8))
-    s.eyes(tuple(head), (0.2, 0.19, 0.18), 0.08, yaw=48, pitch=30)
+        s.ellipsoid(tuple(head + [0.38, y * 0.07, -0.06]), 0.04, INK)
+        s.ellipsoid(tuple(head + [-0.06, y * 0.29, 0.07]), (0.055, 0.15, 0.08), coat)
+        s.capsule(tuple(head + [-0.04, y * 0.09, 0.1]), tuple(head + [-0.06, y * 0.11, 0.32]), 0.05, coat)
+        s.ellipsoid(tuple(head + [-0.06, y * 0.11, 0.35]), 0.08, shade(spots, 0.8))
+    s.eyes(tuple(head), (0.23, 0.22, 0.2), 0.1, yaw=46, pitch=26)
     for k, x in enumerate((-length * 1.1, -length * 0.25, length * 0.65)):
         for y in (-1, 1):
             s.ellipsoid((x, y * r * 0.93, -0.2 - 0.07 * (k % 2)), (0.11, 0.05, 0.1), spots)
         s.ellipsoid((x, 0, -0.23 + r * 0.93), (0.1, 0.11, 0.05), spots)
     for f in (0.35, 0.6, 0.85):
-        p, width = base + f * (top - base), 0.17 - 0.05 * f
+        p, width = base + f * (top - base), 0.19 - 0.055 * f
         for y in (-1, 1):
             s.ellipsoid((p[0], y * width * 0.9, p[2]), (0.075, 0.045, 0.08), spots)
         s.ellipsoid((p[0] - width * 0.95, 0, p[2] + 0.05), (0.045, 0.07, 0.08), spots)

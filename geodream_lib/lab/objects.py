@@ -1,8 +1,8 @@
 """The population of the lab world: what kinds of object there are, in which colours, and which are kept for testing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-import math
 
 import numpy as np
 from jaxtyping import Float
@@ -62,7 +62,7 @@ _KINDS: dict[str, _Kind] = {
     "dinosaur": _Kind(creatures.dinosaur, (("green",), ("yellow", "red")), ("hat",), False, ("pink", "yellow")),
     "axe": _Kind(things.axe, (("grey", "red"), ("brown",)), (), False, ("green", "yellow")),
     "kitten": _Kind(
-        creatures.kitten, (("orange", "grey", "white"), ("red", "blue")), ("hat",), False, ("green", "purple")
+        creatures.kitten, (("grey", "white", "black"), ("red", "blue")), ("hat",), False, ("green", "purple")
     ),
     "snowman": _Kind(creatures.snowman, (("white",), ("black", "red")), ("scarf",), False, ("yellow", "purple")),
     "cake": _Kind(things.cake, (("brown", "yellow"), ("pink", "white")), ("candles", "cherry"), True, ("blue", "red")),

@@ -1,9 +1,9 @@
 """Exact images of lab objects by sphere tracing, with the anti-aliasing spent only where the visible part changes."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import math
 import numpy as np
 from jaxtyping import Float, Int16, UInt8
 from numba import get_num_threads, njit
@@ -39,13 +39,24 @@ def render(
 
     Args:
         objects: one per camera.
-        cameras: any pinhole intrinsics and rigid poses; the camera must be outside the unit sphere.
+        cameras: any pinhole intrinsics and rigid poses; the camera must be outside the object.
         background: sRGB in 0..1, `[n, 3]` plain or `[n, 2, 3]` colours of the top and bottom row (vertical gradient).
         threads: worker threads; default `NUMBA_NUM_THREADS`. Plain threads, so worker processes may call this.
 
     Raises:
         InputError: if the numbers of objects, cameras and backgrounds differ.
     """
+    return LabRender(*_render(objects, cameras, background, threads, with_geometry=True))
+
+
+def render_rgba(
+    objects: list[LabObject], cameras: Cameras, background: Float[np.ndarray, "n *rows 3"], threads: int | None = None
+) -> tuple[UInt8[np.ndarray, "n h w 3"], UInt8[np.ndarray, "n h w"]]:
+    """Colour and alpha of `render` alone, in a fifth of the memory: for data sets."""
+    return _render(objects, cameras, background, threads, with_geometry=False)[:2]
+
+
+def _render(objects, cameras, background, threads, with_geometry) -> tuple[np.ndarray, ...]:
     n, h, w = len(objects), cameras.height, cameras.width
     background = np.asarray(background, dtype=np.float32)
     if len(cameras) != n or background.shape[0] != n:
@@ -56,18 +67,29 @@ def render(
         background = np.repeat(background[:, None], 2, axis=1)
     c2w = cameras.c2w.detach().cpu().numpy().astype(np.float32)
     k = cameras.intrinsics.detach().cpu().numpy().astype(np.float32)
-    result = LabRender(
-        rgb=np.empty((n, h, w, 3), np.uint8),
-        alpha=np.empty((n, h, w), np.uint8),
-        depth=np.empty((n, h, w), np.float32),
-        normal=np.empty((n, h, w, 3), np.float32),
-        part=np.empty((n, h, w), np.int16),
-    )
+    rgb, alpha = np.empty((n, h, w, 3), np.uint8), np.empty((n, h, w), np.uint8)
+    m = n if with_geometry else 0
+    geometry = np.empty((m, h, w), np.float32), np.empty((m, h, w, 3), np.float32), np.empty((m, h, w), np.int16)
 
     def draw(i: int):
         rows = objects[i].primitives
-        out = (result.rgb[i], result.alpha[i], result.depth[i], result.normal[i], result.part[i])
-        _draw(rows, bounding_radii(rows).astype(np.float32), c2w[i], k[i], background[i], *out)
+        depth, normal, part = (
+            (array[i] for array in geometry)
+            if with_geometry
+            else (np.empty((h, w), np.float32), np.empty((h, w, 3), np.float32), np.empty((h, w), np.int16))
+        )
+        _draw(
+            rows,
+            bounding_radii(rows).astype(np.float32),
+            c2w[i],
+            k[i],
+            background[i],
+            rgb[i],
+            alpha[i],
+            depth,
+            normal,
+            part,
+        )
 
     threads = threads or get_num_threads()
     if threads == 1 or n == 1:
@@ -76,7 +98,7 @@ def render(
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(draw, range(n)))
-    return result
+    return rgb, alpha, *geometry
 
 
 @njit(fastmath=True, cache=True, inline="always")

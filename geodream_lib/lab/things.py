@@ -23,22 +23,22 @@ from geodream_lib.lab.shape import (
 
 
 def mushroom(s: Shape, rng: np.random.Generator, cap: Colour, log: Colour, extras: tuple[str, ...]):
-    r, half = rng.uniform(0.19, 0.23), rng.uniform(0.55, 0.65)
+    r, half = rng.uniform(0.19, 0.22), rng.uniform(0.5, 0.58)
     s.cone((0, 0, -0.5), half, r, r, log, ALONG_Y, 0.03)
     wood = contrast([CREAM, shade(log, 0.55)], log)
     for y in (-1, 1):
         s.cone((0, y * half, -0.5), 0.02, r * 0.8, r * 0.8, wood, ALONG_Y)
         s.cone((0, y * (half + 0.012), -0.5), 0.02, r * 0.4, r * 0.4, shade(wood, 0.6), ALONG_Y)
     s.capsule((0, half * 0.62, -0.45), (0.05, half * 0.8, -0.5 + r + 0.14), 0.085, log)
-    height, width = rng.uniform(0.44, 0.54), rng.uniform(0.42, 0.5)
+    height, width = rng.uniform(0.56, 0.64), rng.uniform(0.42, 0.5)
     stem = contrast([CREAM, WHITE], cap, log)
     z = -0.5 + r * 0.9
-    s.cone((0, 0, z + height / 2), height / 2, 0.22, 0.17, stem, None, 0.03)
-    s.eyes((0, 0, z + height * 0.5), (0.19, 0.19, 0.1), 0.08, yaw=30, pitch=8)
-    s.capsule((0.2, -0.05, z + 0.09), (0.2, 0.05, z + 0.09), 0.03, COLORS["red"])
-    zc, hc = z + height, rng.uniform(0.3, 0.38)
+    s.cone((0, 0, z + height / 2), height / 2, 0.25, 0.21, stem, None, 0.03)
+    s.eyes((0, 0, z + 0.24), (0.22, 0.22, 0.1), 0.09, yaw=28, pitch=5)
+    s.ellipsoid((0.235, 0, z + 0.1), (0.04, 0.07, 0.04), contrast([COLORS["red"], INK], stem))
+    zc, hc = z + height, rng.uniform(0.27, 0.33)
     s.ellipsoid((0, 0, zc + 0.06), (width, width, hc), cap)
-    s.cone((0, 0, zc - 0.06), 0.06, width * 0.6, width * 0.9, stem, None, 0.04)
+    s.cone((0, 0, zc - 0.01), 0.06, width * 0.6, width * 0.95, stem, None, 0.04)
     dots = contrast([WHITE, CREAM, shade(cap, 0.5)], cap)
     phase = rng.uniform(0, math.pi)
     for k in range(7):
@@ -175,6 +175,9 @@ def house(s: Shape, rng: np.random.Generator, walls: Colour, roof: Colour, extra
     for y in (-1, 1):
         s.box((d, y * w * 0.63, h * 1.1), (0.03, 0.125, 0.125), frame, None, 0.01)
         s.box((d + 0.015, y * w * 0.63, h * 1.1), (0.03, 0.085, 0.085), glass, None, 0.01)
+        for x in (-0.17, 0.17):
+            s.box((x, y * w, h * 1.1), (0.12, 0.03, 0.125), frame, None, 0.01)
+            s.box((x, y * (w + 0.015), h * 1.1), (0.08, 0.03, 0.085), glass, None, 0.01)
     s.cone((d - 0.01, 0, 2 * h + rise * 0.35), 0.03, 0.1, 0.1, glass, ALONG_X)
     if "chimney" in extras:
         z = 2 * h + rise * 0.6
@@ -194,13 +197,13 @@ def axe(s: Shape, rng: np.random.Generator, head: Colour, handle: Colour, extras
         s.torus((0, 0, -length + 0.2 + 0.1 * k), 0.075, 0.035, grip)
     s.box((0, 0, z), (0.13, 0.16, 0.15), head, None, 0.04)
     reach, wide = rng.uniform(0.4, 0.46), rng.uniform(0.3, 0.36)
-    s.prism((0, reach, z), 0.085, wide, reach + wide * 0.8, head, turn("x", 90))
+    s.prism((0, reach, z), 0.1, wide, reach + wide * 0.8, head, turn("x", 90))
     edge = contrast([STEEL, WHITE, COLORS["grey"]], head)
-    s.ellipsoid((0, reach, z), (0.075, 0.11, wide * 1.02), edge)
+    s.ellipsoid((0, reach, z), (0.1, 0.11, wide * 1.02), edge)
     s.box((0, -0.2, z), (0.1, 0.1, 0.11), edge, None, 0.03)
     gem = contrast([COLORS["yellow"], COLORS["red"], COLORS["blue"]], head)
     s.ellipsoid((0.13, 0, z), (0.07, 0.11, 0.11), gem)
-    s.ellipsoid((0.085, reach * 0.55, z), (0.05, 0.09, 0.09), gem)
+    s.ellipsoid((0.1, reach * 0.62, z), (0.06, 0.1, 0.1), gem)
 
 
 def teapot(s: Shape, rng: np.random.Generator, pot: Colour, lid: Colour, extras: tuple[str, ...]):
