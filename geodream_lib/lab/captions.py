@@ -47,7 +47,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 # how an attachment is added to a sentence; the colour of hats, scarves and flags is the secondary one
 _ATTACHMENTS: dict[str, str] = {
-    "ladybug": "and a ladybug",
+    "ladybug": "beside a ladybug",
     "cherry": "and a cherry on top",
     "hat": "wearing a {b} hat",
     "flag": "and a {b} flag",

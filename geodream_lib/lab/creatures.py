@@ -37,6 +37,7 @@ def corgi(s: Shape, rng: np.random.Generator, coat: Colour, collar: Colour, extr
     hx, hz, hr = length + 0.18, rng.uniform(0.24, 0.3), rng.uniform(0.28, 0.32)
     s.ellipsoid((hx, 0, hz), (hr * 0.95, hr * 1.05, hr * 0.95), coat)
     s.ellipsoid((hx + hr * 0.7, 0, hz - 0.09), (0.22, 0.15, 0.12), pale)
+    s.capsule((hx + hr * 0.78, 0, hz), (hx + hr * 0.42, 0, hz + hr * 0.78), 0.06, pale)
     s.ellipsoid((hx + hr * 0.7 + 0.2, 0, hz - 0.03), (0.06, 0.08, 0.06), INK)
     s.eyes((hx, 0, hz), (hr * 0.95, hr * 1.05, hr * 0.95), 0.085, yaw=33, pitch=20)
     for y in (-1, 1):
@@ -85,9 +86,9 @@ def squirrel(s: Shape, rng: np.random.Generator, fur: Colour, guitar: Colour, ex
     for y in (-1, 1):
         s.ellipsoid((0.14, y * 0.2, -0.6), (0.24, 0.12, 0.1), shade(fur, 0.75))
     lift = rng.uniform(0.0, 0.1)
-    for x, z, size in ((-0.32, -0.5, 0.15), (-0.5, -0.3, 0.2), (-0.56, 0.0, 0.23), (-0.5, 0.3 + lift, 0.23)):
-        s.ellipsoid((x, 0, z), (size, size * 1.15, size * 1.1), shade(fur, 1.3))
-    s.ellipsoid((-0.58, 0, 0.44 + lift), (0.18, 0.2, 0.14), pale)
+    for x, z, size in ((-0.3, -0.52, 0.14), (-0.45, -0.42, 0.18), (-0.55, -0.2, 0.2), (-0.62, 0.02 + lift, 0.2)):
+        s.ellipsoid((x, 0, z), (size, size * 1.05, size * 1.05), shade(fur, 1.3))
+    s.ellipsoid((-0.7, 0, 0.15 + lift), (0.16, 0.17, 0.13), pale)
     hz, hr = 0.27, rng.uniform(0.25, 0.29)
     s.ellipsoid((0.06, 0, hz), (hr, hr, hr * 0.95), fur)
     s.ellipsoid((0.06 + hr * 0.75, 0, hz - 0.09), (0.14, 0.16, 0.1), pale)

@@ -133,6 +133,6 @@ def _sample_colors(rng: np.random.Generator, category: str, split: str) -> tuple
         primaries = [c for c in (kind.natural[0] if rng.random() < 0.4 else names) if c not in held_out]
     primary = primaries[rng.integers(len(primaries))]
     options = kind.natural[1] if rng.random() < 0.4 else names
-    distinct = [c for c in options if math.dist(COLORS[c], COLORS[primary]) > 0.35]
-    distinct = distinct or [c for c in names if math.dist(COLORS[c], COLORS[primary]) > 0.35]
+    distinct = [c for c in options if math.dist(COLORS[c], COLORS[primary]) > 0.4]
+    distinct = distinct or [c for c in names if math.dist(COLORS[c], COLORS[primary]) > 0.4]
     return primary, distinct[rng.integers(len(distinct))]

@@ -68,10 +68,10 @@ def primitive_distance(rows, i, x, y, z):
     if kind == TORUS:  # ring of radius p in the xy-plane, tube radius q
         ring = math.sqrt(a * a + b * b) - p
         return math.sqrt(ring * ring + c * c) - q
-    # PRISM: triangle with base 2q on z = 0 and height s, extruded over |x| < p; the largest plane distance is a bound
+    # PRISM (never rounded): triangle with base 2q on z = 0 and height s, extruded over |x| < p; the largest plane distance is a bound
     length = math.sqrt(q * q + s * s)
     side = (abs(b) * s + c * q - q * s) / length
-    return max(max(abs(a) - p, -c), side) - rows[i, 20]
+    return max(max(abs(a) - p, -c), side)
 
 
 @njit(fastmath=True, cache=True, nogil=True)
@@ -100,8 +100,7 @@ def bounding_radii(rows: Float[np.ndarray, "m 21"]) -> Float[np.ndarray, " m"]:
         p + q,
         np.hypot(p, np.maximum(q, s)),
     ]
-    # a prism rounded by r reaches further than r beyond its corners, because its distance is a bound
-    return np.choose(kind, by_kind) + rounding * np.where(kind == PRISM, 3.0, 1.0)
+    return np.choose(kind, by_kind) + rounding
 
 
 def support_points(rows: Float[np.ndarray, "m 21"], directions: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:

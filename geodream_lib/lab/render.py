@@ -168,7 +168,7 @@ def _shade(rows, part, x, y, z, normal):
     normal[2] = nz * scale
     key = max(0.0, 0.42 * normal[0] + 0.34 * normal[1] + 0.84 * normal[2])
     rim = max(0.0, 0.80 * normal[0] - 0.60 * normal[1])
-    return 0.52 + 0.18 * (0.5 + 0.5 * normal[2]) + 0.27 * key + 0.09 * rim
+    return 0.59 + 0.16 * (0.5 + 0.5 * normal[2]) + 0.20 * key + 0.06 * rim
 
 
 @njit(fastmath=True, cache=True, nogil=True)

@@ -60,7 +60,7 @@ def icecream(s: Shape, rng: np.random.Generator, scoop: Colour, cone: Colour, ex
     s.torus((0, 0, 0.03), r * 0.82, 0.1, scoop)
     s.ellipsoid((0, 0, 0.14), r, scoop)
     z, top = 0.14 + r, r
-    for _ in range(rng.integers(0, 3)):
+    if rng.random() < 0.5:
         top *= rng.uniform(0.76, 0.84)
         s.torus((0, 0, z - top * 0.1), top * 0.8, 0.08, shade(scoop, 0.9))
         s.ellipsoid((0, 0, z + top * 0.35), top, scoop)
@@ -95,7 +95,7 @@ def cake(s: Shape, rng: np.random.Generator, sponge: Colour, icing: Colour, extr
 
 
 def vase(s: Shape, rng: np.random.Generator, glaze: Colour, band: Colour, extras: tuple[str, ...]):
-    r, h = rng.uniform(0.32, 0.4), rng.uniform(0.34, 0.42)
+    r, h = rng.uniform(0.28, 0.42), rng.uniform(0.34, 0.48)
     s.ellipsoid((0, 0, 0), (r, r, h), glaze)
     s.cone((0, 0, -h + 0.02), 0.08, r * 0.7, r * 0.55, glaze)
     s.cone((0, 0, h), 0.16, r * 0.5, r * 0.5, glaze)
@@ -234,11 +234,13 @@ def car(s: Shape, rng: np.random.Generator, body: Colour, roof: Colour, extras: 
         for x in (-0.24, 0.08):
             s.box((x, y * w * 0.87, 0.25), (0.13, 0.03, 0.1), glass, None, 0.02)
         s.ellipsoid((half - 0.01, y * w * 0.62, 0.03), (0.06, 0.095, 0.095), contrast([GOLD, WHITE], body))
+        s.box((0.01 - half, y * w * 0.7, 0.03), (0.04, 0.07, 0.05), contrast([COLORS["red"], GOLD], body), None, 0.02)
         for x in (-half * 0.58, half * 0.58):
             s.cone((x, y * w * 0.94, -0.14), 0.08, 0.185, 0.185, INK, ALONG_Y, 0.03)
             s.cone((x, y * (w * 0.94 + 0.07), -0.14), 0.025, 0.1, 0.1, STEEL, ALONG_Y)
     s.box((half - 0.01, 0, 0.01), (0.04, w * 0.3, 0.06), INK, None, 0.02)
-    s.box((half, 0, -0.12), (0.06, w * 0.95, 0.045), STEEL, None, 0.03)
+    for x in (-half, half):
+        s.box((x, 0, -0.12), (0.06, w * 0.95, 0.045), STEEL, None, 0.03)
     if "suitcase" in extras:
         s.box((-0.1, 0, 0.54), (0.22, w * 0.6, 0.09), contrast([COLORS["brown"], CREAM], roof), None, 0.04)
         s.box((-0.1, 0, 0.54), (0.05, w * 0.62, 0.1), contrast([GOLD, INK], roof), None, 0.02)
