@@ -63,9 +63,12 @@ class BlendingTextureDecoder(nn.Module):
         weight = weight / (weight.sum(dim=1, keepdim=True) + 1e-8)
         mean = (features * weight).sum(dim=1, keepdim=True)
         variance = (weight * (features - mean).square()).sum(dim=1, keepdim=True)
-        shared = torch.cat([latent[:, None], mean, variance], dim=-1).expand(-1, pixels.shape[1], -1)
+        shared = torch.cat([latent[:, None], mean, variance], dim=-1)
 
-        x = self.base_fc(torch.cat([shared, features], dim=-1))
+        # The first layer sees [shared, features]; the shared part is the same for every view, so it is done once.
+        first, split = self.base_fc[0], shared.shape[-1]
+        x = F.linear(features, first.weight[:, split:]) + F.linear(shared, first.weight[:, :split], first.bias)
+        x = self.base_fc[1:](x)
         refined = self.vis_fc(x * weight)
         visibility = torch.sigmoid(refined[..., -1:]) * mask
         x = x + refined[..., :-1]

@@ -96,8 +96,8 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = re.split(r"[\n.]", str(error).strip())[0] or type(error).__name__
         raise InputError(
-            f"cannot read weights from {path}: {reason}; the file is missing, truncated or not a checkpoint of tensors, "
-            "fetch it anew"
+            f"cannot read weights from {path}: {reason}; the file is missing, truncated or not a checkpoint of "
+            "tensors, fetch it anew"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a dict of state dicts (ckpt_215000.pth)")

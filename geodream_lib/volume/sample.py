@@ -67,7 +67,7 @@ class _GatherCorners(torch.autograd.Function):
 def _corners(
     points: Float[Tensor, "n 3"], shape: torch.Size | tuple[int, ...]
 ) -> tuple[Int[Tensor, "n 8"], Float[Tensor, "n 8"], Float[Tensor, "n 3 8"]]:
-    """Flat indices of the eight voxels around each point, their trilinear weights, and the weights' slopes in x, y, z."""
+    """Flat indices of the eight voxels around each point, their trilinear weights, and those weights' slopes."""
     size = torch.tensor(shape, device=points.device)
     position = (points + 1) / 2 * (size - 1)
     inside = ((position > 0) & (position < size)).all(dim=-1, keepdim=True)
