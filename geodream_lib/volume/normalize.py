@@ -14,9 +14,10 @@ def normalize_cameras(
 ) -> tuple[Cameras, Float[Tensor, "4 4"]]:
     """Source cameras in the frame of the cube, and the similarity from the cube to the world.
 
-    The cube's axes are those of the reference view's OpenCV camera (x right, y down, z away from it). Its centre is that
-    of the box around all view frusta between `near` and `far`, reference included; its half width is half the longest
-    side of the box, times 1.1. With the released poses (distance 1.2, depths 0.5 to 1.8) all cameras lie inside the cube.
+    The cube's axes are those of the reference view's OpenCV camera (x right, y down, z away from it). Its centre is
+    that of the box around all view frusta between `near` and `far`, reference included; its half width is half the
+    longest side of the box, times 1.1. With the released poses (distance 1.2, depths 0.5 to 1.8) all cameras lie
+    inside the cube.
 
     Args:
         reference: one camera, the input view.

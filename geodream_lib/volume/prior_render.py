@@ -70,10 +70,28 @@ def render_prior(
     if generator is not None:
         depths = jitter(depths, generator)
     depths = importance_depths(networks, volume, mask, origins, directions, depths, importance)
-    last = torch.full_like(depths[:, :1], (far - near) / samples)
-    lengths = torch.cat([depths.diff(dim=-1), last], dim=-1)
-    depths = depths + lengths / 2
+    last = (far - near) / samples
+    return render_sections(networks, volume, mask, views, origins, directions, depths, last, annealing, least_weight)
 
+
+def render_sections(
+    networks: CostVolumeNetworks,
+    volume: Float[Tensor, "c x y z"],
+    mask: Bool[Tensor, "x y z"],
+    views: SourceViews,
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    starts: Float[Tensor, "r k"],
+    last: float,
+    annealing: float = 1.0,
+    least_weight: float = 0.0,
+) -> PriorRendering:
+    """R of eq. 4 for rays cut into sections at the depths `starts`; `last` is the length of the last section.
+
+    Signed distance, gradient and colour are evaluated at the sections' midpoints.
+    """
+    lengths = torch.cat([starts.diff(dim=-1), torch.full_like(starts[:, :1], last)], dim=-1)
+    depths = starts + lengths / 2
     r, k = depths.shape
     points = (origins[:, None] + directions[:, None] * depths[..., None]).flatten(0, 1)
     inside = nearest_mask(mask, points)
@@ -92,8 +110,8 @@ def render_prior(
     has_data = has_data & (points.abs() < 1).all(dim=-1)
     colored = (inside & (weights.detach() > least_weight)).flatten()
     latent = sample_volume(volume, points[colored])
-    starts = origins[:, None].expand(r, k, 3).flatten(0, 1)
-    blended = blend_color(networks.blending, views, points[colored], starts[colored], latent, has_data[colored])
+    cameras = origins[:, None].expand(r, k, 3).flatten(0, 1)
+    blended = blend_color(networks.blending, views, points[colored], cameras[colored], latent, has_data[colored])
     colors = torch.zeros_like(points).masked_scatter(colored[:, None], blended).view(r, k, 3)
     _, visible = project_for_blending(views.affine, points, *views.images.shape[-2:])
     seen = ((visible & has_data).sum(dim=0) >= 2).view(r, k)
