@@ -33,7 +33,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "a {a} squirrel playing a {b} guitar",
         "a {a} squirrel playing the guitar",
     ),
-    "bust": ("a {a} bust on a {b} pedestal", "a {a} stone bust of a man on a {b} pedestal", "a {a} bust of a man"),
+    "bust": ("a {a} bust on a {b} pedestal", "a {a} bust of a man on a {b} pedestal", "a {a} stone bust of a man"),
     "dinosaur": ("a {a} dinosaur with {b} spikes", "a {a} dinosaur with {b} spikes on its back", "a {a} dinosaur"),
     "axe": ("a {a} axe with a {b} handle", "an axe with a {a} head and a {b} handle", "a {a} axe"),
     "kitten": ("a {a} kitten with a {b} collar", "a {a} kitten cat with a {b} collar", "a {a} kitten"),
@@ -125,7 +125,7 @@ def _joined(text: str, phrase: str) -> str:
     return phrase if " with " in text or not phrase.startswith("and ") else "with " + phrase.removeprefix("and ")
 
 
-def view_word(azimuth: float, elevation: float) -> str:
+def view_word(azimuth: float | int, elevation: float | int) -> str:
     """The view-dependent phrase for a camera direction in degrees; azimuth 0 looks at the front."""
     if elevation > 60:
         return "overhead view"

@@ -99,15 +99,15 @@ def squirrel(s: Shape, rng: np.random.Generator, fur: Colour, guitar: Colour, ex
     tilt = turn("x", rng.uniform(18, 32))
     x = r + 0.1
     trim, neck = contrast([CREAM, COLORS["brown"], INK], guitar, pale), contrast([COLORS["brown"], INK, CREAM], guitar)
-    place = lambda y, z: tuple(np.array([x, 0.0, -0.28]) + tilt @ np.array([0.0, y, z]))  # noqa: E731
+    place = lambda y, z: np.array([x, 0.0, -0.28]) + tilt @ np.array([0.0, y, z])  # noqa: E731
     s.cone(place(-0.16, 0), 0.06, 0.23, 0.23, guitar, ALONG_X, 0.03)
     s.cone(place(0.1, 0), 0.06, 0.18, 0.18, guitar, ALONG_X, 0.03)
-    s.cone(tuple(np.array(place(-0.03, 0)) + [0.06, 0, 0]), 0.02, 0.085, 0.085, INK, ALONG_X, 0.005)
+    s.cone(place(-0.03, 0) + [0.06, 0, 0], 0.02, 0.085, 0.085, INK, ALONG_X, 0.005)
     s.box(place(0.42, 0), (0.05, 0.26, 0.05), neck, tilt)
     s.box(place(0.7, 0), (0.05, 0.09, 0.085), trim, tilt)
-    s.box(tuple(np.array(place(-0.25, 0)) + [0.06, 0, 0]), (0.03, 0.03, 0.09), trim, tilt, 0.01)
+    s.box(place(-0.25, 0) + [0.06, 0, 0], (0.03, 0.03, 0.09), trim, tilt, 0.01)
     s.capsule((0.05, -r, -0.08), (x + 0.1, -0.2, -0.22), 0.075, fur)
-    s.capsule((0.05, r, -0.08), tuple(np.array(place(0.38, 0)) + [0.05, 0, 0]), 0.075, fur)
+    s.capsule((0.05, r, -0.08), place(0.38, 0) + [0.05, 0, 0], 0.075, fur)
     if "hat" in extras:
         s.hat((0.03, 0, hz + hr * 0.88), 0.15, guitar)
 
@@ -121,16 +121,16 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
             s.cone((x, y * 0.14, -0.81), 0.075, 0.115, 0.11, shade(spots, 0.8))
     top = np.array([length + rng.uniform(0.2, 0.28), 0, rng.uniform(0.5, 0.6)])
     base = np.array([length * 0.9, 0, -0.15])
-    s.cone(tuple((base + top) / 2), np.linalg.norm(top - base) / 2, 0.19, 0.135, coat, _along(top - base), 0.02)
+    s.cone((base + top) / 2, np.linalg.norm(top - base) / 2, 0.19, 0.135, coat, _along(top - base), 0.02)
     head = top + [0.06, 0, 0.04]
-    s.ellipsoid(tuple(head), (0.25, 0.22, 0.21), coat)
-    s.capsule(tuple(head), tuple(head + [0.25, 0, -0.1]), 0.15, pale)
+    s.ellipsoid(head, (0.25, 0.22, 0.21), coat)
+    s.capsule(head, head + [0.25, 0, -0.1], 0.15, pale)
     for y in (-1, 1):
-        s.ellipsoid(tuple(head + [0.38, y * 0.07, -0.06]), 0.04, INK)
-        s.ellipsoid(tuple(head + [-0.06, y * 0.29, 0.07]), (0.055, 0.15, 0.08), coat)
-        s.capsule(tuple(head + [-0.04, y * 0.09, 0.1]), tuple(head + [-0.06, y * 0.11, 0.32]), 0.05, coat)
-        s.ellipsoid(tuple(head + [-0.06, y * 0.11, 0.35]), 0.08, shade(spots, 0.8))
-    s.eyes(tuple(head), (0.23, 0.22, 0.2), 0.1, yaw=46, pitch=26)
+        s.ellipsoid(head + [0.38, y * 0.07, -0.06], 0.04, INK)
+        s.ellipsoid(head + [-0.06, y * 0.29, 0.07], (0.055, 0.15, 0.08), coat)
+        s.capsule(head + [-0.04, y * 0.09, 0.1], head + [-0.06, y * 0.11, 0.32], 0.05, coat)
+        s.ellipsoid(head + [-0.06, y * 0.11, 0.35], 0.08, shade(spots, 0.8))
+    s.eyes(head, (0.23, 0.22, 0.2), 0.1, yaw=46, pitch=26)
     for k, x in enumerate((-length * 1.1, -length * 0.25, length * 0.65)):
         for y in (-1, 1):
             s.ellipsoid((x, y * r * 0.93, -0.2 - 0.07 * (k % 2)), (0.11, 0.05, 0.1), spots)
@@ -145,7 +145,7 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
     s.ellipsoid((-length - r - 0.13, 0, -0.46), (0.06, 0.06, 0.09), shade(spots, 0.8))
     if "scarf" in extras:
         p = base + 0.72 * (top - base)
-        s.scarf(tuple(p), 0.14, 0.06, shade(spots, 0.9), (p[0] + 0.22, 0.12, p[2] - 0.3))
+        s.scarf(p, 0.14, 0.06, shade(spots, 0.9), (p[0] + 0.22, 0.12, p[2] - 0.3))
 
 
 def _along(direction: np.ndarray) -> np.ndarray:
@@ -168,7 +168,7 @@ def dinosaur(s: Shape, rng: np.random.Generator, skin: Colour, spikes: Colour, e
     tail = [(-0.2, -0.38, 0.22), (-0.42, -0.5, 0.17), (-0.62, -0.54, 0.125), (-0.8, -0.5, 0.085)]
     for (x0, z0, r0), (x1, z1, r1) in zip(tail, tail[1:], strict=False):
         middle, step = np.array([(x0 + x1) / 2, 0, (z0 + z1) / 2]), np.array([x1 - x0, 0, z1 - z0])
-        s.cone(tuple(middle), np.linalg.norm(step) / 2 + 0.04, r0, r1, skin, _along(step), 0.05)
+        s.cone(middle, np.linalg.norm(step) / 2 + 0.04, r0, r1, skin, _along(step), 0.05)
     hz, hr = 0.34, rng.uniform(0.25, 0.28)
     s.capsule((0.05, 0, 0.0), (0.1, 0, hz), 0.2, skin)
     head = (hr, hr * 0.95, hr * 0.9)
@@ -236,8 +236,8 @@ def snowman(s: Shape, rng: np.random.Generator, snow: Colour, cloth: Colour, ext
     for y in (-1, 1):
         hand = np.array([rng.uniform(0.0, 0.15), y * (r1 + 0.36), z1 + rng.uniform(0.05, 0.25)])
         elbow = np.array([0.0, y * r1 * 0.8, z1 + 0.02])
-        s.capsule(tuple(elbow), tuple(hand), 0.05, wood)
-        s.capsule(tuple(hand - [0, y * 0.06, 0.02]), tuple(hand + [0.02, y * 0.01, 0.12]), 0.04, wood)
+        s.capsule(elbow, hand, 0.05, wood)
+        s.capsule(hand - [0, y * 0.06, 0.02], hand + [0.02, y * 0.01, 0.12], 0.04, wood)
     if "scarf" in extras:
         s.scarf((0, 0, z2 - r2 * 0.75), r1 * 0.72, 0.075, cloth, (r1 * 1.05, 0.16, z1 - 0.1))
     s.hat((0, 0, z2 + r2 * 0.85), 0.19, cloth)

@@ -30,5 +30,4 @@ def mesh(obj: LabObject, resolution: int = 128) -> trimesh.Trimesh:
     vertices, faces, _, _ = marching_cubes(grid, 0.0, spacing=3 * (2 / resolution,))
     vertices = vertices - 1.0
     colours = np.round(albedo(obj, vertices) * 255).astype(np.uint8)
-    # marching_cubes orients faces for values that grow inward; ours grow outward
-    return trimesh.Trimesh(vertices, faces[:, ::-1], vertex_colors=colours, process=False)
+    return trimesh.Trimesh(vertices, faces, vertex_colors=colours, process=False)

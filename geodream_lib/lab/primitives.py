@@ -68,7 +68,8 @@ def primitive_distance(rows, i, x, y, z):
     if kind == TORUS:  # ring of radius p in the xy-plane, tube radius q
         ring = math.sqrt(a * a + b * b) - p
         return math.sqrt(ring * ring + c * c) - q
-    # PRISM (never rounded): triangle with base 2q on z = 0 and height s, extruded over |x| < p; the largest plane distance is a bound
+    # PRISM, never rounded: triangle with base 2q on z = 0 and height s, extruded over |x| < p; the largest distance to
+    # one of its planes is a lower bound
     length = math.sqrt(q * q + s * s)
     side = (abs(b) * s + c * q - q * s) / length
     return max(max(abs(a) - p, -c), side)
@@ -108,32 +109,36 @@ def support_points(rows: Float[np.ndarray, "m 21"], directions: Float[np.ndarray
     rotation = rows[:, ROTATION].reshape(-1, 3, 3).astype(float)
     n = np.einsum("mij,kj->mki", rotation, directions)
     local = np.empty_like(n)
-    for m, row in enumerate(rows.astype(float)):
-        local[m] = _local_support(int(row[0]), row[LENGTHS], n[m]) + row[ROUNDING] * n[m]
+    for kind in np.unique(rows[:, 0]):
+        chosen = rows[:, 0] == kind
+        local[chosen] = _local_support(int(kind), rows[chosen, LENGTHS], n[chosen])
+    local += rows[:, None, ROUNDING, None] * n
     world = np.einsum("mij,mki->mkj", rotation, local) + rows[:, None, CENTRE]
     best: Int[np.ndarray, " k"] = np.einsum("mkj,kj->mk", world, directions).argmax(0)
     return world[best, np.arange(len(directions))]
 
 
-def _local_support(kind: int, lengths: Float[np.ndarray, " 4"], n: Float[np.ndarray, "k 3"]) -> np.ndarray:
-    p, q, s, _ = lengths
-    up = np.where(n[:, 2:] >= 0, 1.0, -1.0)
-    flat = n * [1.0, 1.0, 0.0]
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
-    z = np.array([[0.0, 0.0, 1.0]])
+def _local_support(
+    kind: int, lengths: Float[np.ndarray, "m 4"], n: Float[np.ndarray, "m k 3"]
+) -> Float[np.ndarray, "m k 3"]:
+    p, q, s = lengths[:, :3].T.astype(float)[:, :, None, None]
+    across, z = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
+    up = np.where(n[..., 2:] >= 0, 1.0, -1.0)
+    flat = n * across
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-9)
     if kind == ELLIPSOID:
-        radii = np.array([p, q, s])
-        return radii**2 * n / np.linalg.norm(radii * n, axis=1, keepdims=True)
+        radii = np.concatenate([p, q, s], axis=-1)
+        return radii**2 * n / np.linalg.norm(radii * n, axis=-1, keepdims=True)
     if kind == BOX:
-        return np.sign(n) * [p, q, s]
+        return np.sign(n) * np.concatenate([p, q, s], axis=-1)
     if kind == CAPSULE:
         return up * p * z + q * n
     if kind == TORUS:
         return p * flat + q * n
     if kind == CONE:
-        bottom, top = q * flat - p * z, s * flat + p * z
-        return np.where(((top - bottom) * n).sum(1, keepdims=True) > 0, top, bottom)
-    side = np.where(n[:, :2] >= 0, 1.0, -1.0)
-    base = np.stack([side[:, 0] * p, side[:, 1] * q, np.zeros(len(n))], 1)
-    ridge = np.stack([side[:, 0] * p, np.zeros(len(n)), np.full(len(n), s)], 1)
-    return np.where(((ridge - base) * n).sum(1, keepdims=True) > 0, ridge, base)
+        one, other = q * flat - p * z, s * flat + p * z
+    else:
+        side = np.where(n >= 0, 1.0, -1.0)
+        one = side * np.concatenate([p, q, 0 * s], axis=-1)
+        other = side * np.concatenate([p, 0 * q, 0 * s], axis=-1) + s * z
+    return np.where(((other - one) * n).sum(-1, keepdims=True) > 0, other, one)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from geodream_lib.lab.primitives import (
     BOX,
@@ -17,8 +18,9 @@ from geodream_lib.lab.primitives import (
     support_points,
 )
 
-Colour = tuple[float, float, float]
-Vector = tuple[float, float, float]
+Number = float | int
+Colour = tuple[Number, Number, Number]
+Vector = tuple[Number, Number, Number] | Float[np.ndarray, " 3"]
 
 # sRGB; white stays below 0.9 so that a white object is darker than a white background
 COLORS: dict[str, Colour] = {
@@ -38,7 +40,7 @@ WHITE, INK, CREAM = COLORS["white"], (0.06, 0.06, 0.07), (0.88, 0.76, 0.55)
 GLASS, GOLD, STEEL = (0.50, 0.76, 0.92), (0.92, 0.72, 0.16), (0.68, 0.71, 0.76)
 
 
-def shade(colour: Colour, factor: float) -> Colour:
+def shade(colour: Colour, factor: Number) -> Colour:
     """Darker (factor < 1) or, towards white, lighter (factor > 1) version of a colour."""
     if factor <= 1:
         return tuple(c * factor for c in colour)
@@ -50,7 +52,7 @@ def contrast(options: list[Colour], *against: Colour) -> Colour:
     return max(options, key=lambda option: min(math.dist(option, other) for other in against))
 
 
-def turn(axis: str, degrees: float) -> np.ndarray:
+def turn(axis: str, degrees: Number) -> np.ndarray:
     """Rotation matrix (local -> world) about a coordinate axis."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     matrices = {
@@ -75,7 +77,7 @@ class Shape:
         lengths = [*lengths, 0.0, 0.0, 0.0][:4]
         self.rows.append([kind, *centre, *rotation.T.reshape(-1), *lengths, *colour, rounding])
 
-    def ellipsoid(self, centre: Vector, radii: float | Vector, colour: Colour, rotation=None):
+    def ellipsoid(self, centre: Vector, radii: Number | Vector, colour: Colour, rotation=None):
         radii = (radii,) * 3 if np.isscalar(radii) else radii
         self._add(ELLIPSOID, centre, radii, colour, rotation)
 
@@ -104,7 +106,7 @@ class Shape:
         x /= np.linalg.norm(x)
         self._add(CAPSULE, (start + end) / 2, (length / 2, radius), colour, np.stack([x, np.cross(z, x), z], 1))
 
-    def eyes(self, centre: Vector, radii: float | Vector, size, yaw=28.0, pitch=12.0):
+    def eyes(self, centre: Vector, radii: Number | Vector, size, yaw=28.0, pitch=12.0):
         """A pair of big eyes on the +x side of a head: the mark of a front that a back view must not show."""
         radii = np.broadcast_to(np.asarray(radii, float), 3)
         for side in (-1, 1):
@@ -128,17 +130,17 @@ class Shape:
         self.torus(centre, ring, tube, colour)
         self.capsule((x + ring * 0.85, y + ring * 0.5, z), end, tube * 1.1, colour)
 
-    def normalized(self, radius: float = 0.9) -> np.ndarray:
+    def normalized(self, radius: Number = 0.9) -> np.ndarray:
         """Table `[n, 21]` float32 with the bounding box centred at the origin and the furthest point at `radius`."""
         rows = np.array(self.rows, dtype=np.float64)
         axes = np.concatenate([np.eye(3), -np.eye(3)])
         extreme = support_points(rows, axes)
         rows[:, CENTRE] -= (extreme[:3].diagonal() + extreme[3:].diagonal()) / 2
         # the furthest point is the largest support over directions; iterating "look along it" converges to it
-        k = np.arange(400) + 0.5
-        z, angle = 1 - 2 * k / 400, k * math.pi * (3 - math.sqrt(5))
+        k = np.arange(256) + 0.5
+        z, angle = 1 - 2 * k / 256, k * math.pi * (3 - math.sqrt(5))
         directions = np.stack([np.sqrt(1 - z * z) * np.cos(angle), np.sqrt(1 - z * z) * np.sin(angle), z], 1)
-        for _ in range(12):
+        for _ in range(8):
             points = support_points(rows, directions)
             distance = np.linalg.norm(points, axis=1)
             best = np.argsort(-distance)[:8]

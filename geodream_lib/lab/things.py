@@ -150,7 +150,7 @@ def rocket(s: Shape, rng: np.random.Generator, hull: Colour, fins: Colour, extra
     for k in range(4):
         turned = turn("z", 45 + 90 * k)
         at = turned @ np.array([r + 0.1, 0.0, -h + 0.04])
-        s.box(tuple(at), (0.15, 0.05, 0.17), fins, turned @ turn("y", 35), 0.03)
+        s.box(at, (0.15, 0.05, 0.17), fins, turned @ turn("y", 35), 0.03)
     s.cone((0, 0, -h - 0.07), 0.08, r * 0.7, r * 0.5, metal)
     if "flames" in extras:
         s.cone((0, 0, -h - 0.24), 0.15, 0.03, r * 0.55, COLORS["orange"], None, 0.02)
