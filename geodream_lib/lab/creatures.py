@@ -99,7 +99,10 @@ def squirrel(s: Shape, rng: np.random.Generator, fur: Colour, guitar: Colour, ex
     tilt = turn("x", rng.uniform(18, 32))
     x = r + 0.1
     trim, neck = contrast([CREAM, COLORS["brown"], INK], guitar, pale), contrast([COLORS["brown"], INK, CREAM], guitar)
-    place = lambda y, z: np.array([x, 0.0, -0.28]) + tilt @ np.array([0.0, y, z])  # noqa: E731
+
+    def place(y, z):  # from the guitar's own plane to the squirrel
+        return np.array([x, 0.0, -0.28]) + tilt @ np.array([0.0, y, z])
+
     s.cone(place(-0.16, 0), 0.06, 0.23, 0.23, guitar, ALONG_X, 0.03)
     s.cone(place(0.1, 0), 0.06, 0.18, 0.18, guitar, ALONG_X, 0.03)
     s.cone(place(-0.03, 0) + [0.06, 0, 0], 0.02, 0.085, 0.085, INK, ALONG_X, 0.005)

@@ -32,7 +32,7 @@ class LabObject:
 @dataclass(frozen=True)
 class _Kind:
     build: Callable
-    natural: tuple[tuple[str, ...], tuple[str, ...]]  # colours one expects, drawn half of the time
+    natural: tuple[tuple[str, ...], tuple[str, ...]]  # primary and secondary colours one expects, drawn more often
     attachments: tuple[str, ...] = ()
     symmetric: bool = False
     held_out: tuple[str, str] = ("", "")
@@ -117,11 +117,6 @@ def sample_object(
 def is_symmetric(category: str) -> bool:
     """Whether objects of the category look the same from every side."""
     return _KINDS[category].symmetric
-
-
-def attachments_of(category: str) -> tuple[str, ...]:
-    """Every optional part that objects of the category can have."""
-    return _KINDS[category].attachments
 
 
 def _sample_colors(rng: np.random.Generator, category: str, split: str) -> tuple[str, str]:

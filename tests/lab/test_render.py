@@ -84,7 +84,7 @@ def test_albedo_is_the_colour_of_the_visible_part():
     assert (np.abs(colours - expected).max(1) < 1e-6).mean() > 0.98
 
 
-def test_a_black_pixel_of_light_never_exceeds_the_albedo_and_the_light_is_mild():
+def test_the_light_is_mild_and_never_brighter_than_the_albedo():
     image, _ = views("mushroom", [0.0, 90.0, 180.0, 270.0])
     inside = image.alpha == 255
     albedo = example("mushroom").primitives[np.maximum(image.part, 0), 17:20]
