@@ -1,0 +1,32 @@
+"""Stage 1: from one reference view to posed views of all sides (section 3.1, appendix F)."""
+
+from geodream_lib.views.background import center_object, remove_background
+from geodream_lib.views.images import read_image, write_image
+from geodream_lib.views.posed_views import PosedViews
+from geodream_lib.views.reference import load_reference, prepare_reference
+from geodream_lib.views.sampling import (
+    RelativePose,
+    pose_cameras,
+    released_viewpoints,
+    sample_mvdream_viewpoints,
+    sample_viewpoints,
+)
+from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
+
+__all__ = [
+    "CameraProjection",
+    "PosedViews",
+    "RelativePose",
+    "Zero123",
+    "center_object",
+    "load_reference",
+    "pose_cameras",
+    "pose_token",
+    "prepare_reference",
+    "read_image",
+    "released_viewpoints",
+    "remove_background",
+    "sample_mvdream_viewpoints",
+    "sample_viewpoints",
+    "write_image",
+]

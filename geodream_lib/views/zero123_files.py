@@ -1,0 +1,109 @@
+"""Zero123's folder in the diffusers layout, read strictly and written whole."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import diffusers
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from geodream_lib.errors import InputError
+from geodream_lib.storage import load_tensors, read_json, save_tensors, write_json
+
+if TYPE_CHECKING:
+    from geodream_lib.views.zero123 import Zero123
+
+NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "image_encoder": CLIPVisionModelWithProjection}
+PROJECTION = "clip_camera_projection"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def load_parts(folder: Path) -> tuple[dict[str, nn.Module | DDIMScheduler], dict[str, Tensor], bool]:
+    """`(networks and scheduler by name, weights of the camera projection, whether it is Stable Zero123)`.
+
+    Raises:
+        InputError: the folder or a part of it is missing, truncated, or does not fit together as Zero123.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"{folder} is not a Zero123 folder (no model_index.json); expected the diffusers layout with "
+            f"{', '.join(NETWORKS)}, {PROJECTION} and scheduler (a save that was interrupted leaves none: save again)"
+        )
+    for name in (*NETWORKS, PROJECTION, "scheduler"):
+        if not (folder / name).is_dir():
+            raise InputError(f"{folder} has no {name}/; expected Zero123 in the diffusers layout, fetch it anew")
+    parts = {name: _network(kind, folder, name) for name, kind in NETWORKS.items()}
+    try:
+        parts["scheduler"] = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"cannot read {folder / 'scheduler'}: {_first_line(error)}; fetch it anew") from error
+    projection, _ = load_tensors(folder / PROJECTION / WEIGHTS)
+    _check_fit(folder, parts, projection)
+    config = folder / PROJECTION / "config.json"
+    return parts, projection, bool(config.is_file() and read_json(config).get("stable", False))
+
+
+def _network(kind: type, folder: Path, name: str) -> nn.Module:
+    """One network with all of its weights, none left over."""
+    try:
+        network, info = kind.from_pretrained(folder, subfolder=name, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"cannot read {folder / name}: {_first_line(error)}; expected the config and the whole weights of a "
+            f"{kind.__name__}, fetch the folder anew"
+        ) from error
+    missing, unknown = list(info["missing_keys"]), list(info["unexpected_keys"])
+    if missing or unknown or info["mismatched_keys"]:
+        shown = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in unknown]
+        shown += [f"mismatched {key}" for key in info["mismatched_keys"]]
+        raise InputError(
+            f"{folder / name} does not fit {kind.__name__}: {shown[0]}; is it the weights of another network?"
+        )
+    return network
+
+
+def _check_fit(folder: Path, parts: dict[str, nn.Module | DDIMScheduler], projection: dict[str, Tensor]) -> None:
+    channels, latent = parts["unet"].config.in_channels, parts["vae"].config.latent_channels
+    if channels != 2 * latent:
+        raise InputError(
+            f"the UNet in {folder} has {channels} input channels; expected {2 * latent} (noisy and reference latent), "
+            "it is not Zero123's"
+        )
+    wanted = (parts["unet"].config.cross_attention_dim, parts["image_encoder"].config.projection_dim + 4)
+    shapes = {name: tuple(tensor.shape) for name, tensor in projection.items()}
+    if shapes != {"proj.weight": wanted, "proj.bias": wanted[:1]}:
+        expected = f"proj.weight {wanted} and proj.bias {wanted[:1]}"
+        raise InputError(f"{folder / PROJECTION} holds {shapes}; expected {expected}, fetch the folder anew")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def save_parts(model: "Zero123", folder: Path) -> None:
+    """Write every part of `model`; `model_index.json` is removed first and written last.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model_index.json").unlink(missing_ok=True)
+        for name in (*NETWORKS, "scheduler"):
+            getattr(model, name).save_pretrained(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {folder}: {error}; free some space or choose another folder") from error
+    projection = model.clip_camera_projection
+    save_tensors(folder / PROJECTION / WEIGHTS, projection.state_dict())
+    context, width = projection.proj.weight.shape
+    config = {"_class_name": "CLIPCameraProjection", "embedding_dim": width - 4, "additional_embeddings": 4}
+    write_json(folder / PROJECTION / "config.json", config | {"output_dim": context, "stable": model.stable})
+    libraries = {
+        name: ["transformers" if name == "image_encoder" else "diffusers", kind.__name__]
+        for name, kind in NETWORKS.items()
+    }
+    libraries |= {"scheduler": ["diffusers", "DDIMScheduler"], PROJECTION: ["zero123", "CLIPCameraProjection"]}
+    index = {"_class_name": "Zero123Pipeline", "_diffusers_version": diffusers.__version__}
+    write_json(folder / "model_index.json", index | libraries)
