@@ -38,7 +38,7 @@ def volume_mesh(
     spacing = 2 / (resolution - 1)
     # One layer of outside all around closes a surface that reaches the cube's faces.
     padded = np.pad(sdf, 1, constant_values=spacing)
-    vertices, faces, _, _ = marching_cubes(padded, level=0.0, gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(padded, level=0.0, gradient_direction="descent")
     vertices = (vertices - 1) * spacing - 1
     to_world = cost_volume.to_world.cpu().double().numpy()
     vertices = vertices @ to_world[:3, :3].T + to_world[:3, 3]

@@ -1,0 +1,126 @@
+"""Eqs. 2 and 7: samples of the volume, signed distance and gradient, and what a loss on them sends back."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from geodream_lib.volume.decoder import GeometryDecoder, positional_encoding, query_sdf, query_sdf_and_gradient
+from geodream_lib.volume.prior_render import compositing_weights, quantiles, section_alpha
+from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
+
+
+@pytest.fixture
+def volume() -> torch.Tensor:
+    """Unequal axes, so that a swap of axes shows."""
+    stored = torch.randn(6, 7, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return stored.permute(3, 0, 1, 2).requires_grad_()
+
+
+@pytest.fixture
+def points() -> torch.Tensor:
+    return torch.rand(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 1.96 - 0.98
+
+
+@pytest.fixture
+def decoder() -> GeometryDecoder:
+    torch.manual_seed(2)
+    decoder = GeometryDecoder(hidden=24, latent=8).double()
+    for parameter in decoder.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return decoder
+
+
+def library_samples(volume: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """The library's interpolation, with its last coordinate first; equal to ours inside the cube."""
+    grid = points.flip(-1)[None, None, None]
+    return F.grid_sample(volume[None], grid, align_corners=True)[0, :, 0, 0].T
+
+
+def test_samples_and_jacobian_agree_with_the_library(volume: torch.Tensor, points: torch.Tensor) -> None:
+    points.requires_grad_()
+    expected = library_samples(volume, points)
+    value, jacobian = sample_volume_with_jacobian(volume, points)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(sample_volume(volume, points), expected)
+    for channel in range(volume.shape[0]):
+        slope = torch.autograd.grad(expected[:, channel].sum(), points, retain_graph=True)[0]
+        torch.testing.assert_close(jacobian[:, channel], slope)
+
+
+def test_gradient_to_the_volume_passes_gradcheck() -> None:
+    points = torch.rand(5, 3, dtype=torch.float64) * 2.4 - 1.2
+    volume = torch.randn(2, 3, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: sample_volume_with_jacobian(v, points), volume)
+
+
+def test_single_backward_equals_double_backward(
+    volume: torch.Tensor, points: torch.Tensor, decoder: GeometryDecoder
+) -> None:
+    """An eikonal loss: chain rule written out, against automatic differentiation twice through the library."""
+    sdf, gradient = query_sdf_and_gradient(volume, decoder, points)
+    loss = (gradient.norm(dim=-1) - 1).square().mean() + sdf.square().mean()
+
+    moving = points.clone().requires_grad_()
+    same_sdf = decoder(moving, library_samples(volume, moving))[0]
+    same_gradient = torch.autograd.grad(same_sdf.sum(), moving, create_graph=True)[0]
+    same_loss = (same_gradient.norm(dim=-1) - 1).square().mean() + same_sdf.square().mean()
+    torch.testing.assert_close(sdf, same_sdf)
+    torch.testing.assert_close(gradient, same_gradient)
+
+    wanted = [volume, *decoder.parameters()]
+    ours, theirs = (torch.autograd.grad(value, wanted) for value in (loss, same_loss))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_boundary_is_zero_below_and_repeated_above() -> None:
+    volume = torch.ones(1, 5, 5, 5)
+    x = torch.tensor([-1.1, -1.0, -0.999, 0.0, 1.0, 1.2, 1.49, 1.51, 1e9, float("nan")])
+    points = torch.stack([x, torch.zeros_like(x), torch.zeros_like(x)], dim=-1)
+    expected = torch.tensor([0.0, 0, 1, 1, 1, 1, 1, 0, 0, 0])
+    torch.testing.assert_close(sample_volume(volume, points)[:-1, 0], expected[:-1])
+    value, jacobian = sample_volume_with_jacobian(volume, points[:-1])
+    torch.testing.assert_close(value[:, 0], expected[:-1])
+    assert jacobian.abs().max() == 0
+
+
+def test_encoding_is_the_point_and_six_octaves() -> None:
+    encoded = positional_encoding(torch.tensor([[0.1, 0.2, 0.3]]))
+    assert encoded.shape == (1, 39)
+    torch.testing.assert_close(encoded[0, :3], torch.tensor([0.1, 0.2, 0.3]))
+    torch.testing.assert_close(encoded[0, 33:36], torch.sin(32 * torch.tensor([0.1, 0.2, 0.3])))
+
+
+def test_decoder_starts_as_a_sphere_whatever_the_volume() -> None:
+    torch.manual_seed(0)
+    decoder = GeometryDecoder(hidden=256)
+    points = torch.randn(500, 3) * 0.4
+    with torch.no_grad():
+        sdf = query_sdf(torch.randn(16, 4, 4, 4), decoder, points)
+    radius = points.norm(dim=-1)
+    assert (sdf[radius < 0.3] < 0).all() and (sdf[radius > 0.8] > 0).all()
+    assert (sdf - (radius - 0.5)).abs().mean() < 0.1
+
+
+def test_sections_across_a_surface_absorb_the_ray() -> None:
+    """A ray straight through a wall: opacity does not depend on how finely the ray is cut, and is 1 in the end."""
+    opacities = []
+    for count in (20, 40, 80):
+        length = 2.0 / count
+        middle = torch.arange(count) * length + length / 2
+        sdf = (1 - middle)[None]
+        here = torch.ones_like(sdf, dtype=torch.bool)
+        alpha = section_alpha(sdf, -torch.ones_like(sdf), torch.full_like(sdf, length), torch.tensor(64.0), 1.0, here)
+        weights = compositing_weights(alpha)
+        opacities.append(weights.sum())
+        assert ((weights * middle).sum() - 1).abs() < length
+    torch.testing.assert_close(torch.stack(opacities), torch.ones(3), atol=5e-3, rtol=0)
+
+
+def test_quantiles_fall_where_the_weight_is() -> None:
+    borders = torch.linspace(0, 1, 11)[None]
+    weights = torch.zeros(1, 10)
+    weights[0, 6] = 1.0
+    places = quantiles(borders, weights, 8)
+    assert ((places > 0.6) & (places < 0.7)).all()
+    assert (places.diff() > 0).all()
