@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geodream_lib.volume.projection import affine_points
+
 
 @dataclass(frozen=True)
 class SourceViews:
@@ -101,9 +103,9 @@ def project_for_blending(
     Depth is raised to 1e-3, so points behind a camera leave the image; whatever is outside is moved to 2; the
     outermost pixel centres do not count as visible.
     """
-    local = torch.einsum("nij,mj->nmi", affine[:, :3, :3], points) + affine[:, None, :3, 3]
-    scale = points.new_tensor([2 / (width - 1), 2 / (height - 1)])
-    pixels = local[..., :2] / local[..., 2:].clamp(min=1e-3) * scale - 1
+    local = affine_points(affine, points)
+    size = points.new_tensor([width - 1, height - 1])
+    pixels = 2 * (local[..., :2] / local[..., 2:].clamp(min=1e-3)) / size - 1
     pixels = torch.where(pixels.abs() > 1, torch.full_like(pixels, 2.0), pixels)
     return pixels, (pixels.abs() < 1).all(dim=-1)
 

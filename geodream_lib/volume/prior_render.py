@@ -175,7 +175,8 @@ def jitter(depths: Float[Tensor, "r k"], generator: torch.Generator) -> Float[Te
     middle = (depths[:, 1:] + depths[:, :-1]) / 2
     lower = torch.cat([depths[:, :1], middle], dim=-1)
     upper = torch.cat([middle, depths[:, -1:]], dim=-1)
-    return lower + (upper - lower) * torch.rand(depths.shape, generator=generator, device=depths.device)
+    where = torch.rand(depths.shape, generator=generator, device=generator.device).to(depths)
+    return lower + (upper - lower) * where
 
 
 @torch.no_grad()

@@ -40,11 +40,17 @@ def project_points(
 
     Depths in [0, 1e-6) are raised to 1e-6; negative depths stay, and mirror the point through the camera.
     """
-    local = torch.einsum("nij,mj->nmi", affine[:, :3, :3], points) + affine[:, None, :3, 3]
+    local = affine_points(affine, points)
     depth = local[..., 2]
     depth = torch.where(depth >= 0, depth.clamp(min=1e-6), depth)
-    scale = points.new_tensor([2 / (width - 1), 2 / (height - 1)])
-    return local[..., :2] / depth[..., None] * scale - 1, depth
+    size = points.new_tensor([width - 1, height - 1])
+    return 2 * (local[..., :2] / depth[..., None]) / size - 1, depth
+
+
+def affine_points(affine: Float[Tensor, "n 4 4"], points: Float[Tensor, "m 3"]) -> Float[Tensor, "n m 3"]:
+    """(u z, v z, z) of every point in every view."""
+    homogeneous = F.pad(points, (0, 1), value=1.0)
+    return (affine @ homogeneous.T)[:, :3].transpose(1, 2)
 
 
 def project_features(

@@ -154,6 +154,14 @@ def test_outputs_of_every_stage(
         if f"{mode}/stage_{name}_channel_mean" in outputs:
             assert_close(rows.mean(dim=0), outputs[f"{mode}/stage_{name}_channel_mean"])
             assert_close(rows.std(dim=0), outputs[f"{mode}/stage_{name}_channel_std"])
+        if f"{mode}/stage_{name}_sample" in outputs:
+            sites = outputs["valid_mask_volume"].bool()
+            stride = int(outputs[f"stage/{name}_stride"][0])
+            for _ in range(stride.bit_length() - 1):
+                sites = strided_sites(sites)
+            row_of = torch.full(sites.shape, -1).masked_scatter(sites, torch.arange(len(rows)))
+            i, j, k = (outputs[f"stage/{name}_sample_coords"].long() // stride).unbind(-1)
+            assert_close(rows[row_of[i, j, k]], outputs[f"{mode}/stage_{name}_sample"])
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -223,6 +231,11 @@ def test_resized_volume_and_its_alpha(
     alpha = section_alpha(sdf, cosine, lengths, networks.inverse_deviation, 0.0, everywhere)
     assert_close(alpha[:, None].detach(), outputs["geodream/alpha"])
     alpha.sum().backward()
+    # The occupancy grid takes one render step straight into the surface: step length 2 sqrt(3) / 512 to three decimals.
+    step = torch.full_like(sdf, 1.732 * 2 / 512)
+    straight = -torch.ones_like(sdf)
+    occupied = section_alpha(sdf, straight, step, networks.inverse_deviation, 1.0, everywhere)
+    assert_close(occupied.detach(), outputs["geodream/occ_alpha"])
     i, j, k = outputs["geodream/dalpha_dvolume_ijk"].long().unbind(-1)
     assert_close(stored.grad[i, j, k], outputs["geodream/dalpha_dvolume"])
     assert_close(stored.grad.abs().sum(), outputs["geodream/dalpha_dvolume_abs_sum"])
@@ -304,9 +317,13 @@ def test_importance_sampling(
     volume, mask, features = built["eval"]
     views = SourceViews(images, features, inputs["affine_mats"], inputs["c2ws"][:, :3, 3])
     near, far = data["near"].item(), data["far"].item()
+    samples = round((far - near) / data["sample_dist"].item())
+    importance = data["z_vals"].shape[1] - samples
     with torch.no_grad():
-        out = render_prior(networks, volume, mask, views, data["rays_o"], data["rays_v"], near, far)
-    assert_close(out.depths, data["mid_z_vals"], 1e-3)
+        arguments = (networks, volume, mask, views, data["rays_o"], data["rays_v"], near, far)
+        out = render_prior(*arguments, samples=samples, importance=importance)
+    starts = out.depths - out.lengths / 2
+    assert ((starts - data["z_vals"]).abs() < 1e-3).float().mean() > 0.999
     assert_close(out.color, data["alpha_inter_ratio_1/color_fine"], 1e-3)
     assert out.lengths[0, -1].item() == pytest.approx(data["sample_dist"].item(), rel=1e-5)
 
