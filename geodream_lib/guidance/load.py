@@ -1,0 +1,117 @@
+"""Diffusers folders, from disk or from the hub: safetensors weights and known component classes, no foreign code."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from geodream_lib.errors import InputError
+from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
+from geodream_lib.storage import read_json
+
+# What a part cannot be read without: one of the files. Without a vocabulary transformers makes an empty tokenizer.
+FILES = {
+    "tokenizer": ("tokenizer.json", "vocab.json"),
+    "text_encoder": ("config.json",),
+    "vae": ("config.json",),
+    "unet": ("config.json",),
+    "scheduler": ("scheduler_config.json",),
+}
+
+
+def load_diffusion(
+    source: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+) -> LatentDiffusion:
+    """Load a text-to-image Stable Diffusion: a local diffusers folder (the hub is not touched) or a hub id.
+
+    Args:
+        source: folder with unet/, vae/, text_encoder/, tokenizer/, scheduler/; or `owner/name` on the hub.
+        dtype: type of the frozen weights (`torch.float16` halves the memory of a GPU).
+        autocast: half-precision type for the arithmetic of float32 weights.
+
+    Raises:
+        InputError: the folder is missing, incomplete, truncated, or holds another kind of model.
+    """
+    _check_folder(source, list(FILES))
+    tokenizer = _load(CLIPTokenizer, source, "tokenizer")
+    text_encoder = _load_weights(CLIPTextModel, source, "text_encoder", dtype)
+    vae = _load_weights(AutoencoderKL, source, "vae", dtype)
+    denoiser = load_denoiser(source, device, dtype, autocast)
+    width, expected = text_encoder.config.hidden_size, denoiser.unet.config.cross_attention_dim
+    if width != expected:
+        raise InputError(
+            f"{source}: the text encoder gives {width} numbers per token and the unet expects {expected}; "
+            "the two come from different models, fetch the folder anew"
+        )
+    return LatentDiffusion(vae, text_encoder, tokenizer, denoiser).to(device)
+
+
+def load_denoiser(
+    source: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    autocast: torch.dtype | None = None,
+) -> Denoiser:
+    """Load unet/ and scheduler/ alone: the network under the LoRA when it is not the pretrained one.
+
+    VSD as released uses Stable Diffusion 2.1, which predicts velocity, beside 2.1-base, which predicts noise.
+    Arguments and errors as in `load_diffusion`.
+    """
+    _check_folder(source, ["unet", "scheduler"])
+    scheduler = _load(DDIMScheduler, source, "scheduler")
+    unet = _load_weights(UNet2DConditionModel, source, "unet", dtype)
+    return Denoiser(unet, scheduler, autocast).requires_grad_(False).eval().to(device)
+
+
+def _check_folder(source: Path | str, parts: list[str]) -> None:
+    """A local folder must exist and have its parts; `owner/name` that is no folder is left to the hub."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~")):
+            return
+        raise InputError(f"no diffusion model at {source}: expected a diffusers folder, or a hub id such as owner/name")
+    for part in parts:
+        if not any((folder / part / file).is_file() for file in FILES[part]):
+            raise InputError(
+                f"{source} is not a whole diffusers folder: no {part}/{FILES[part][-1]}; "
+                f"expected {', '.join(f'{name}/' for name in parts)}, fetch it anew"
+            )
+    for part, expected in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        if part in parts:
+            name = read_json(folder / part / "config.json").get("_class_name")
+            if name != expected.__name__:
+                raise InputError(
+                    f"{source}/{part} is a {name}, expected a {expected.__name__}; "
+                    "this is not a Stable Diffusion folder, choose another"
+                )
+
+
+def _load(component: type, source: Path | str, part: str, **options: object) -> object:
+    """One component of the folder; a local folder never reaches for the network."""
+    try:
+        return component.from_pretrained(str(source), subfolder=part, local_files_only=Path(source).is_dir(), **options)
+    except Exception as error:  # each library has its own errors for a damaged file, down to a bare Exception
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"cannot load {part}/ of {source}: {reason}; expected a complete diffusers folder with safetensors weights "
+            "(local, or a hub id that can be reached), fetch it anew"
+        ) from error
+
+
+def _load_weights(component: type[nn.Module], source: Path | str, part: str, dtype: torch.dtype) -> nn.Module:
+    """A network, whole: the libraries only warn when tensors are absent and leave them random."""
+    # The libraries name the argument differently.
+    type_name = "dtype" if component is CLIPTextModel else "torch_dtype"
+    network, info = _load(component, source, part, use_safetensors=True, output_loading_info=True, **{type_name: dtype})
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise InputError(
+            f"{source}/{part} lacks {len(missing)} weights of a {component.__name__}, first {missing[0]}; "
+            "the file belongs to another network or is incomplete, fetch it anew"
+        )
+    return network
