@@ -153,9 +153,7 @@ def rays(cameras: Cameras) -> tuple[Float[Tensor, "n h w 3"], Float[Tensor, "n h
     return cameras.positions[:, None, None].expand_as(directions), directions
 
 
-def project(
-    cameras: Cameras, points: Float[Tensor, "m 3"]
-) -> tuple[Float[Tensor, "n m 2"], Float[Tensor, "n m"]]:
+def project(cameras: Cameras, points: Float[Tensor, "m 3"]) -> tuple[Float[Tensor, "n m 2"], Float[Tensor, "n m"]]:
     """Pixel coordinates (u right, v down; centre of the first pixel at 0.5) and depth along the optical axis.
 
     Depth is negative behind the camera, where the pixel coordinates have no meaning.
@@ -188,7 +186,11 @@ def check_rigid(c2w: Float[Tensor, "n 4 4"], names: list[str]) -> None:
         rotation = matrix[:3, :3].double()
         error = (rotation.T @ rotation - torch.eye(3, dtype=torch.float64)).abs().max().item()
         bottom = matrix[3] - matrix.new_tensor([0.0, 0.0, 0.0, 1.0])
-        if error > 1e-3 or bottom.abs().max() > 1e-6 or math.isclose(torch.linalg.det(rotation).item(), -1, abs_tol=0.01):
+        if (
+            error > 1e-3
+            or bottom.abs().max() > 1e-6
+            or math.isclose(torch.linalg.det(rotation).item(), -1, abs_tol=0.01)
+        ):
             raise InputError(
                 f"camera of {name} is not rigid (R^T R differs from the identity by {error:.2g}); expected a rotation "
                 "and a translation, remove scale and shear from transform_matrix"

@@ -108,5 +108,7 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
     ]
     if problems:
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise InputError(f"{source} does not fit {type(module).__name__}: {shown}; is it the weights of another network?")
+        raise InputError(
+            f"{source} does not fit {type(module).__name__}: {shown}; is it the weights of another network?"
+        )
     module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
