@@ -2,7 +2,9 @@
 
 from geodream_lib.volume.cost_volume import CostVolume, build_cost_volume, predict_volume, resize_volume
 from geodream_lib.volume.decoder import GeometryDecoder, query_sdf, query_sdf_and_gradient
+from geodream_lib.volume.mesh import volume_mesh
 from geodream_lib.volume.networks import CostVolumeNetworks, load_cost_volume_networks, save_cost_volume_networks
+from geodream_lib.volume.normalize import normalize_cameras
 
 __all__ = [
     "CostVolume",
@@ -10,9 +12,11 @@ __all__ = [
     "GeometryDecoder",
     "build_cost_volume",
     "load_cost_volume_networks",
+    "normalize_cameras",
     "predict_volume",
     "query_sdf",
     "query_sdf_and_gradient",
     "resize_volume",
     "save_cost_volume_networks",
+    "volume_mesh",
 ]
