@@ -128,7 +128,7 @@ class VSDGuidance:
             fixed,
             ask(azimuth, elevation),
             self.prompts.plain.expand(len(fixed), -1, -1),
-            cameras_c2w.flatten(1),
+            cameras_c2w.flatten(1).to(fixed.device),
             t,
             noise,
             self.scale,
@@ -148,7 +148,7 @@ class VSDGuidance:
         n = self.lora_timesteps * len(latents)
         t = draw_timesteps(n, 0, self.lora.steps - 1, generator, latents.device)
         noise = draw_normal((n, *latents.shape[1:]), generator, latents.device)
-        camera = cameras_c2w.flatten(1)
+        camera = cameras_c2w.flatten(1).to(latents.device)
         if torch.rand((), generator=generator, device=generator.device) < self.camera_drop:
             camera = torch.zeros_like(camera)
         return lora_loss(self.lora, latents, self.prompts.plain.expand(len(latents), -1, -1), camera, t, noise)
