@@ -67,7 +67,7 @@ def annealed(start: float, v0: float, v1: float, end: float, total_steps: int) -
     """`v0` until step `start`, then linearly to `v1` at step `end`: `[start, v0, v1, end]` in threestudio's configs.
 
     The released GeoDream configs use it with `end = start + 1`, a hard switch: the largest timestep drops from 98 % to
-    50 % (40 % in the texture stage) a quarter of the way through the run or earlier. In its field stage the released
+    50 % (40 % in the texture stage) after a tenth to a third of the run. In its field stage the released
     code counts every batch three times, once per optimiser, so its step 15000 of 60000 is batch 5000 of 20000.
     """
     return Schedule(((start, v0), (end, v1)), total_steps)
