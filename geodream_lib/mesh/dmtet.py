@@ -1,0 +1,184 @@
+"""DMTet: a signed distance and a displacement at every vertex of a tetrahedral grid, and the mesh they stand for.
+
+Stage 4 of GeoDream (section 2.2, "Mesh Fine-tuning"; Algorithm 1, line 16) turns the refined NeuS into a DMTet (Shen et
+al. 2021) and then optimises its parameters through the mesh.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from geodream_lib.errors import InputError
+from geodream_lib.mesh.tetrahedra import tetrahedral_grid
+from geodream_lib.storage import load_into, load_tensors, save_tensors
+
+# The six edges of a tetrahedron as pairs of its corners.
+TET_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+
+# Triangles (as edges of TET_EDGES) for each set of corners outside; corner i counts 2^i. Normals point outside.
+TRIANGLES = (
+    (),
+    ((1, 0, 2),),
+    ((4, 0, 3),),
+    ((1, 4, 2), (1, 3, 4)),
+    ((3, 1, 5),),
+    ((2, 3, 0), (2, 5, 3)),
+    ((1, 4, 0), (1, 5, 4)),
+    ((4, 2, 5),),
+    ((4, 5, 2),),
+    ((4, 1, 0), (4, 5, 1)),
+    ((3, 2, 0), (3, 5, 2)),
+    ((1, 3, 5),),
+    ((4, 1, 2), (4, 3, 1)),
+    ((3, 0, 4),),
+    ((2, 0, 1),),
+    (),
+)
+
+# Points per call of a signed distance function: bounds memory, does not change the result.
+CHUNK = 1 << 17
+
+
+def marching_tetrahedra(
+    vertices: Float[Tensor, "v 3"], sdf: Float[Tensor, " v"], tets: Int[Tensor, "t 4"]
+) -> tuple[Float[Tensor, "m 3"], Int[Tensor, "f 3"]]:
+    """The surface where `sdf` changes sign, differentiable in `vertices` and `sdf`.
+
+    A vertex is outside when its value is strictly positive; exactly zero is inside. Along an edge from `a` to `b` that
+    crosses the surface, the mesh vertex is where the linear interpolation of the values is zero:
+    `(a (-s_b) + b s_a) / (s_a - s_b)` (Shen et al. 2021, equation 2).
+
+    Numbering, equal to the public implementation's: mesh vertices by their crossing edge (smaller grid index first,
+    lexicographic); faces of all tetrahedra with one triangle in their order, then of all with two.
+
+    Args:
+        vertices: grid positions.
+        sdf: signed distances, negative inside.
+        tets: positively oriented tetrahedra.
+
+    Returns:
+        Mesh vertices, and faces that are counter-clockwise seen from outside.
+
+    Raises:
+        InputError: a value is not finite, or nothing is inside, or everything is.
+    """
+    if not torch.isfinite(sdf).all():
+        count = int((~torch.isfinite(sdf)).sum())
+        raise InputError(
+            f"{count} of {sdf.numel()} signed distances are not finite; expected numbers, lower the learning rate or "
+            "start again from the last checkpoint"
+        )
+    outside = sdf > 0
+    corner_outside = outside[tets]
+    corners_outside = corner_outside.sum(dim=1)
+    cut = (corners_outside > 0) & (corners_outside < 4)
+    if not cut.any():
+        state = "empty" if outside.all() else "full"
+        raise InputError(
+            f"the signed distance field is {state}: its values, {sdf.min():.3g} to {sdf.max():.3g}, nowhere change "
+            "sign inside the grid; expected negative inside the object and positive around it, refine the field longer "
+            "or with a lower learning rate"
+        )
+    tets, corner_outside = tets[cut], corner_outside[cut]
+    pairs = torch.tensor(TET_EDGES, device=tets.device)
+    edges = tets[:, pairs].sort(dim=-1).values
+    crossing = corner_outside[:, pairs[:, 0]] != corner_outside[:, pairs[:, 1]]
+    # One integer per edge sorts lexicographically and is much faster to make unique than pairs.
+    keys, number = torch.unique(edges[crossing] @ edges.new_tensor([vertices.shape[0], 1]), return_inverse=True)
+    a, b = keys // vertices.shape[0], keys % vertices.shape[0]
+    s_a, s_b = sdf[a][:, None], sdf[b][:, None]
+    mesh_vertices = (vertices[a] * -s_b + vertices[b] * s_a) / (s_a - s_b)
+
+    edge_vertex = torch.full(crossing.shape, -1, dtype=torch.long, device=tets.device)
+    edge_vertex[crossing] = number
+    code = corner_outside.long() @ torch.tensor([1, 2, 4, 8], device=tets.device)
+    faces = []
+    for triangles in (1, 2):
+        table = torch.tensor(
+            [row if len(row) == triangles else ((-1, -1, -1),) * triangles for row in TRIANGLES], device=tets.device
+        )
+        selected = table[code][:, 0, 0] >= 0
+        faces.append(edge_vertex[selected].gather(1, table[code[selected]].flatten(1)).reshape(-1, 3))
+    return mesh_vertices, torch.cat(faces)
+
+
+class DMTet(nn.Module):
+    """The parameters theta_4 of Algorithm 1: `sdf [v]` (negative inside) and `deformation [v, 3]`.
+
+    A grid vertex in [0, 1]^3 moves by at most one layer of the grid per axis, `tanh(deformation) / resolution`, and the
+    unit cube is then stretched over `box [2, 3]` (lowest and highest corner in the world).
+    """
+
+    def __init__(self, resolution: int):
+        super().__init__()
+        grid_vertices, tets = tetrahedral_grid(resolution)
+        self.resolution = resolution
+        self.register_buffer("grid_vertices", grid_vertices, persistent=False)
+        self.register_buffer("tets", tets, persistent=False)
+        self.register_buffer("box", torch.tensor([[-1.0] * 3, [1.0] * 3]))
+        self.sdf = nn.Parameter(torch.ones(grid_vertices.shape[0]))
+        self.deformation = nn.Parameter(torch.zeros_like(grid_vertices))
+
+    @classmethod
+    def from_sdf(
+        cls,
+        sdf_fn: Callable[[Float[Tensor, "m 3"]], Float[Tensor, " m"]],
+        resolution: int,
+        device: torch.device | str = "cpu",
+    ) -> "DMTet":
+        """Convert a signed distance field on [-1, 1]^3, in two passes so that no part of the grid is wasted.
+
+        The first pass finds the object's bounding box, which is widened by 10 % of its size on each side and clamped
+        to [-1, 1]^3; the second samples the field on the grid stretched over that box.
+
+        Args:
+            sdf_fn: signed distance (negative inside) at world points; called without gradient.
+            resolution: of the tetrahedral grid, even.
+            device: where the parameters live and `sdf_fn` is evaluated.
+
+        Raises:
+            InputError: the field is empty, full or not finite.
+        """
+        dmtet = cls(resolution).to(device)
+        with torch.no_grad():
+            dmtet._sample(sdf_fn)
+            surface, _ = dmtet.mesh()
+            low, high = surface.min(dim=0).values, surface.max(dim=0).values
+            margin = 0.1 * (high - low)
+            dmtet.box.copy_(torch.stack([(low - margin).clamp(min=-1), (high + margin).clamp(max=1)]))
+            dmtet._sample(sdf_fn)
+            dmtet.mesh()
+        return dmtet
+
+    def _sample(self, sdf_fn: Callable[[Tensor], Tensor]) -> None:
+        self.sdf.copy_(torch.cat([sdf_fn(points) for points in self.positions().split(CHUNK)]))
+
+    def positions(self) -> Float[Tensor, "v 3"]:
+        """World positions of the displaced grid vertices."""
+        unit = self.grid_vertices + torch.tanh(self.deformation) / self.resolution
+        return self.box[0] + unit * (self.box[1] - self.box[0])
+
+    def mesh(self) -> tuple[Float[Tensor, "m 3"], Int[Tensor, "f 3"]]:
+        """World vertices and outward faces of the surface, differentiable in both parameters."""
+        return marching_tetrahedra(self.positions(), self.sdf, self.tets)
+
+    def save(self, path: Path | str) -> None:
+        """Write the parameters and the box as one safetensors file."""
+        save_tensors(path, self.state_dict(), {"resolution": str(self.resolution)})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "DMTet":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing, broken or not a DMTet.
+        """
+        tensors, metadata = load_tensors(path)
+        if not metadata.get("resolution", "").isdecimal():
+            raise InputError(f"{path} does not name its grid resolution; expected a file written by DMTet.save")
+        dmtet = cls(int(metadata["resolution"]))
+        load_into(dmtet, tensors, str(path))
+        return dmtet
