@@ -19,6 +19,7 @@ from geodream_lib import cameras as cam
 from geodream_lib.lab.captions import caption, view_word
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
+from geodream_lib.lab.geometry import sdf
 from geodream_lib.lab.render import render_rgba
 from geodream_lib.storage import atomic_write
 
@@ -70,7 +71,7 @@ def render_photographs(shard: int, split: str) -> dict[str, np.ndarray]:
 
     cameras = cam.orbit(gather("azimuth"), gather("elevation"), gather("radius"), gather("fov"), IMAGE_SIZE)
     backgrounds = np.stack([view["background"] for view in views]).astype(np.float32)
-    images, _ = render_rgba([obj for obj, _, _ in samples], cameras, backgrounds)
+    images, _ = render_rgba([obj for obj, _, _ in samples], cameras, backgrounds, threads=1)
     return {
         "images": images,
         "captions": np.array([text for _, _, text in samples]),
@@ -93,8 +94,18 @@ def turntable_object(shard: int, index: int, split: str) -> tuple[LabObject, np.
     return sample_object(rng, split=split), rng
 
 
+def sdf_samples(obj: LabObject, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """8192 points `[n, 3]` of the cube and their exact signed distance, half precision; half hug the surface."""
+    points = np.random.default_rng(seed).uniform(-1, 1, (65536, 3)).astype(np.float32)
+    distance = sdf(obj, points)[0]
+    near = np.argsort(np.abs(distance))[:4096]
+    inside = np.flatnonzero(distance < 0)[:1024]
+    chosen = np.concatenate([near, inside, np.arange(8192 - len(near) - len(inside))])
+    return points[chosen].astype(np.float16), distance[chosen].astype(np.float16)
+
+
 def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
-    """Shard number `shard`: images and alpha `[objects, views, 128, 128, 3 | 1]` uint8 on white, azimuth, elevation."""
+    """Shard number `shard`: images and alpha `[objects, views, 128, 128(, 3)]` uint8 on white, angles, exact SDF samples."""
     objects, azimuths, elevations = [], [], []
     for index in range(TURNTABLES_PER_SHARD):
         obj, rng = turntable_object(shard, index, split)
@@ -110,18 +121,20 @@ def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
         TURNTABLE_FOV,
         IMAGE_SIZE,
     )
-    images, alpha = render_rgba(objects, cameras, np.ones((len(objects), 2, 3), np.float32))
+    images, alpha = render_rgba(objects, cameras, np.ones((len(objects), 3), np.float32), threads=1)
+    points, distances = zip(*map(sdf_samples, objects[::VIEWS_PER_TURNTABLE], range(TURNTABLES_PER_SHARD)), strict=True)
     shape = (TURNTABLES_PER_SHARD, VIEWS_PER_TURNTABLE, IMAGE_SIZE, IMAGE_SIZE)
     return {
         "images": images.reshape(*shape, 3),
         "alpha": alpha.reshape(shape),
+        "points": np.stack(points),
+        "sdf": np.stack(distances),
         "azimuth": azimuth,
         "elevation": elevation,
     }
 
 
 def _make_shard(render: Callable[[int, str], dict], shard: int, split: str, path: Path) -> None:
-    os.environ["NUMBA_NUM_THREADS"] = "1"  # one process a core; threads inside each would only fight
     arrays = render(shard, split)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

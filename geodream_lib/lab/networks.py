@@ -4,10 +4,11 @@ Widths are chosen for two CPU cores: at 16x16 latents a forward pass is dominate
 spends its parameters where the picture is (16x16 and 8x8), not in a deep middle.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
@@ -17,38 +18,30 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
+
 IMAGE_SIZE = 128
 LATENT_SIZE = 16
 CONTEXT = 128  # width of the cross-attention tokens (1024 in Stable Diffusion 2.1, 768 in Zero123)
 TEXT_TOKENS = 32  # 77 in Stable Diffusion
 
 
-def make_vae() -> AutoencoderKL:
-    """Factor-8 KL autoencoder, 128x128x3 to 16x16x4: Stable Diffusion's, with 32/64/96/96 channels."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32, 64, 96, 96),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=16,
-        sample_size=IMAGE_SIZE,
-    )
+def make_vae() -> UnshuffleAutoencoderKL:
+    """Factor-8 KL autoencoder, 128x128x3 to 16x16x4: Stable Diffusion's coarse levels behind a space-to-depth stem."""
+    return UnshuffleAutoencoderKL(block_out_channels=(12, 48, 64, 128), latent_channels=4, sample_size=IMAGE_SIZE)
 
 
 def make_unet(in_channels: int = 4) -> UNet2DConditionModel:
-    """Stable Diffusion 2's UNet with 96/160/160 channels; 8 input channels make it Zero123's."""
+    """Stable Diffusion 2's UNet with 64/128/192 channels; 8 input channels make it Zero123's."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=in_channels,
         out_channels=4,
-        block_out_channels=(96, 160, 160),
+        block_out_channels=(64, 128, 192),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=(3, 5, 5),  # number of heads per level, the name is diffusers'; 32 channels a head
+        attention_head_dim=(2, 4, 6),  # number of heads per level, the name is diffusers'; 32 channels a head
         cross_attention_dim=CONTEXT,
         norm_num_groups=32,
         use_linear_projection=True,
@@ -91,8 +84,6 @@ def make_tokenizer(words: Iterable[str], folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.model.save(str(folder))
     vocabulary = tokenizer.get_vocab()
-    import json
-
     for token in ("<|startoftext|>", "<|endoftext|>"):
         vocabulary[token] = len(vocabulary)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))

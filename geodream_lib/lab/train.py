@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 
 from geodream_lib.data import data_folder
 from geodream_lib.lab.captions import LEXICON
@@ -21,8 +21,9 @@ from geodream_lib.lab.train_text_to_image import train_text_to_image
 from geodream_lib.lab.train_vae import train_vae
 from geodream_lib.lab.train_zero123 import train_zero123
 from geodream_lib.lab.training import Budget
-from geodream_lib.views.zero123 import Zero123, load_zero123
-from geodream_lib.volume.cost_volume import save_cost_volume_networks
+from geodream_lib.unshuffle_vae import load_vae
+from geodream_lib.views.zero123 import Zero123
+from geodream_lib.volume.networks import save_cost_volume_networks
 
 MINUTES = {"vae": 90.0, "text_to_image": 150.0, "zero123": 120.0, "cost_volume": 90.0}
 BATCH = {"vae": 16, "text_to_image": 64, "zero123": 64, "cost_volume": 1}
@@ -38,6 +39,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--photographs", type=int, default=40, help="shards of 1024 photographs")
     parser.add_argument("--turntables", type=int, default=40, help="shards of 64 objects seen from 16 sides")
+    parser.add_argument(
+        "--predicted", type=int, default=1024, help="objects whose views Zero123 predicts (cost_volume)"
+    )
     parser.add_argument("--work", type=Path, default=Path("work/lab"), help="folder for renders and checkpoints")
     parser.add_argument("--out", type=Path, default=None, help="where the trained network goes (default: data/lab)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -55,6 +59,7 @@ def main() -> None:
     if name == "data":
         return
     torch.manual_seed(arguments.seed)
+    torch.backends.cudnn.benchmark = True
     device = torch.device(arguments.device)
     budget = Budget(
         minutes=arguments.minutes or MINUTES[name],
@@ -69,7 +74,7 @@ def main() -> None:
         vae = train_vae(images, test[:256], alpha[:256], **common)
         vae.half().save_pretrained(out / "text_to_image" / "vae")
     elif name == "text_to_image":
-        vae = load_vae(out, device)
+        vae = load_vae(out / "text_to_image" / "vae").to(device).eval().requires_grad_(False)
         shards = load_shards(photographs, ("images", "captions"))
         tokenizer = make_tokenizer(LEXICON, arguments.work / "tokenizer")
         model = train_text_to_image(
@@ -86,29 +91,17 @@ def main() -> None:
             requires_safety_checker=False,
         ).save_pretrained(out / "text_to_image")
     elif name == "zero123":
-        vae = load_vae(out, device)
+        vae = load_vae(out / "text_to_image" / "vae").to(device).eval().requires_grad_(False)
         shards = {
             k: torch.from_numpy(v) for k, v in load_shards(turntables, ("images", "azimuth", "elevation")).items()
         }
-        model = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, **common).half()
-        Zero123(
-            unet=model["unet"],
-            vae=vae.half(),
-            image_encoder=model["image_encoder"],
-            camera_projection=model["camera_projection"],
-            scheduler=make_scheduler(),
-        ).save(out / "zero123")
+        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, **common)
+        zero123.half().save(out / "zero123")
     else:
-        zero123 = load_zero123(out / "zero123", device=device) if (out / "zero123").exists() else None
-        networks = train_cost_volume(turntables, held_out, zero123, **common)
+        zero123 = Zero123.load(out / "zero123", device) if (out / "zero123").exists() else None
+        networks = train_cost_volume(turntables, held_out, zero123, predicted_objects=arguments.predicted, **common)
         save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks)
     shutil.copy(common["folder"] / "log.jsonl", arguments.work / f"{name}.jsonl")
-
-
-def load_vae(out: Path, device: torch.device) -> AutoencoderKL:
-    """The trained lab autoencoder in single precision."""
-    vae = AutoencoderKL.from_pretrained(out / "text_to_image" / "vae", torch_dtype=torch.float32)
-    return vae.to(device).eval().requires_grad_(False)
 
 
 def _views(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:

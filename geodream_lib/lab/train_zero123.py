@@ -10,9 +10,8 @@ from torch.nn import functional
 from geodream_lib.lab.datasets import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE
 from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
-from geodream_lib.lab.train_vae import to_network
 from geodream_lib.lab.training import Budget, train
-from geodream_lib.views.zero123 import CameraProjection, clip_pixels, pose_token
+from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
 
 
 def train_zero123(
@@ -24,7 +23,7 @@ def train_zero123(
     budget: Budget,
     folder: Path,
     device: torch.device,
-) -> nn.ModuleDict:
+) -> Zero123:
     """Train on turntables: uint8 `images [objects, views, h, w, 3]`, angles `[objects, views]` in degrees.
 
     Six in ten inputs are front-ish reference views, the others any view. One sample in ten drops both conditions (zeros
@@ -52,40 +51,37 @@ def train_zero123(
         target = torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw)
         pose = pose_token(
             azimuth[obj, target] - azimuth[obj, source],
-            elevation[obj, target],
-            elevation[obj, source],
+            elevation[obj, target] - elevation[obj, source],
             torch.zeros(size, device=device),
         )
         drop = torch.rand(size, **draw) < 0.1
         return obj * VIEWS_PER_TURNTABLE + source, obj * VIEWS_PER_TURNTABLE + target, pose, drop
 
-    def error(model: nn.ModuleDict, parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
+    def error(parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
         source, target, pose, drop = parts
         latents = sample_latents(moments[target], vae.config.scaling_factor, generator)
         t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
         # The condition latent is the posterior mode, not scaled (as released).
         condition = torch.where(drop[:, None, None, None], 0.0, moments[source, :channels].float())
         with torch.autocast(device.type, torch.bfloat16):
-            pixels = clip_pixels(to_network(images[source], device) / 2 + 0.5, images.shape[1])
-            embedding = model["image_encoder"](pixels).image_embeds
-            token = model["camera_projection"](embedding, pose)
+            token = zero123.clip_camera_projection(zero123.clip_embedding(images[source].float() / 255), pose)
             token = torch.where(drop[:, None, None], 0.0, token)
-            predicted = model["unet"](torch.cat([noisy, condition], dim=1), t, token).sample
+            predicted = zero123.unet(torch.cat([noisy, condition], dim=1), t, token).sample
         return functional.mse_loss(predicted.float(), velocity)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return error(model, batch(0, objects - held, budget.batch_size, generator), generator), {}
+        return error(batch(0, objects - held, budget.batch_size, generator), generator), {}
 
     @torch.no_grad()
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         fixed = torch.Generator(device).manual_seed(1)
-        return {"held_out_loss": error(model, batch(objects - held, objects, 256, fixed), fixed).item()}
+        return {"held_out_loss": error(batch(objects - held, objects, 256, fixed), fixed).item()}
 
-    model = nn.ModuleDict(
-        {
-            "unet": make_unet(in_channels=8),
-            "image_encoder": make_image_encoder(),
-            "camera_projection": CameraProjection(CONTEXT, CONTEXT),
-        }
+    zero123 = Zero123(
+        make_unet(in_channels=8), vae, make_image_encoder(), CameraProjection(CONTEXT, CONTEXT), make_scheduler()
     )
-    return train("zero123", model, loss, budget=budget, folder=folder, device=device, validate=validate)
+    trained = nn.ModuleDict(
+        {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
+    )
+    train("zero123", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
+    return zero123.eval()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Budget:
 def learning_rate(budget: Budget, step: int, progress: float) -> float:
     """Linear warm-up, constant for the first half, then a cosine to 2 %; `progress` in 0..1 is the share of time used."""
     fall = min(max(2 * progress - 1, 0.0), 1.0)
-    cosine = 0.02 + 0.98 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * fall)).item())
+    cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall))
     return budget.learning_rate * min(1.0, (step + 1) / budget.warmup_steps) * cosine
 
 
@@ -59,7 +60,7 @@ def train(
     model.to(device).train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     average = {key: value.detach().clone() for key, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(parameters, budget.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(parameters, budget.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True)
     generator = torch.Generator(device).manual_seed(seed)
     step, seconds = 0, 0.0
     state_path = folder / "state.pt"
@@ -72,6 +73,10 @@ def train(
         step, seconds = state["step"], state["seconds"]
         logger.info("%s resumes at step %d, %.1f of %.1f minutes", name, step, seconds / 60, budget.minutes)
 
+    def record(parts: dict[str, float]) -> dict:
+        done = {"step": step, "minutes": round(seconds / 60, 2), "samples": step * budget.batch_size}
+        return done | {"loss": torch.stack(window).mean().item()} | parts
+
     def save(record: dict) -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
         state |= {"generator": generator.get_state(), "step": step, "seconds": seconds}
@@ -79,11 +84,19 @@ def train(
             torch.save(state, temporary)
         with (folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
+        logger.info("%s %s", name, record)
 
-    def averaged() -> nn.ModuleDict:
+    def measure(record: dict) -> dict:
+        """The record with the averaged weights' held-out numbers."""
+        if validate is None:
+            return record
         trained = {key: value.clone() for key, value in model.state_dict().items()}
         model.load_state_dict(average)
-        return trained
+        model.eval()
+        record = record | validate(model)
+        model.load_state_dict(trained)
+        model.train()
+        return record
 
     bar = tqdm(total=round(60 * budget.minutes), initial=round(seconds), desc=name, unit="s")
     last_save, window = seconds, []
@@ -111,25 +124,12 @@ def train(
         bar.update(round(seconds) - bar.n)
         if seconds - last_save > budget.checkpoint_seconds:
             last_save = seconds
-            record = {
-                "step": step,
-                "minutes": round(seconds / 60, 2),
-                "samples": step * budget.batch_size,
-                "rate": rate,
-            }
-            record |= {"loss": torch.stack(window).mean().item()} | parts
-            if validate is not None:
-                trained = averaged()
-                record |= validate(model)
-                model.load_state_dict(trained)
-                model.train()
-            logger.info("%s %s", name, record)
-            save(record)
+            save(measure(record(parts)))
             window = window[-100:]
     bar.close()
     if last_save < seconds:
-        save({"step": step, "minutes": round(seconds / 60, 2), "samples": step * budget.batch_size, "end": True})
-    averaged()
+        save(measure(record({})))
+    model.load_state_dict(average)
     return model.eval()
 
 
