@@ -44,15 +44,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip a golden test when the --golden folder given lacks what it reads; the default folder has everything.
 
-    tests/golden/test_<folder>.py reads <folder>; more are named by `@pytest.mark.needs_golden("vsd")`.
+    tests/golden/test_<folder>.py and test_<folder>_<part>.py read <folder>; more are named by
+    `@pytest.mark.needs_golden("vsd")`.
     """
     given = config.getoption("golden")
     if given is None:
         return
+    default = ROOT / "tests" / "golden" / "data"
     for item in items:
         needed = {folder for mark in item.iter_markers("needs_golden") for folder in mark.args}
         if item.path.parent == ROOT / "tests" / "golden":
-            needed.add(item.path.stem.removeprefix("test_"))
+            stem = item.path.stem.removeprefix("test_")
+            needed |= {folder.name for folder in default.iterdir() if f"{stem}_".startswith(f"{folder.name}_")}
         missing = sorted(folder for folder in needed if not (given / folder).is_dir())
         if missing:
             item.add_marker(pytest.mark.skip(reason=f"--golden {given} has no folder {', '.join(missing)}"))
