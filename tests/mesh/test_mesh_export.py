@@ -69,6 +69,22 @@ def test_slivers_get_their_place_in_the_atlas(surface: tuple[Tensor, Tensor]) ->
     assert area[unplaced].sum() < 1e-8 * area.sum()
 
 
+def test_faces_of_no_area_take_the_colour_beside_them(surface: tuple[Tensor, Tensor]) -> None:
+    """A face that has become a point, as where the field is exactly zero at a grid vertex, and one that is a line."""
+    vertices, faces = surface
+    a, b = faces[7, :2].tolist()
+    new = vertices.shape[0]
+    vertices = torch.cat([vertices, vertices[a].expand(2, 3)])
+    faces = torch.cat([faces, torch.tensor([[a, new, new + 1], [new, new + 1, b]])])
+    vmap, new_faces, uvs = unwrap(vertices, faces, size=256)
+    assert torch.equal(vmap[new_faces], faces)
+    corners = uvs[new_faces[-2:]]
+    assert torch.equal(corners, corners[:1, :1].expand_as(corners))
+    texture = bake_texture(vertices[vmap], new_faces, uvs, color, 256)
+    expected = color(vertices[[a, b]])
+    assert (sample_texture(texture, corners[0]) - expected.mean(dim=0)).abs().max() < 0.1
+
+
 def test_texture_returns_the_colour_of_the_surface_point(mesh: TexturedMesh) -> None:
     generator = torch.Generator().manual_seed(0)
     face = torch.randint(0, mesh.faces.shape[0], (5000,), generator=generator)
@@ -79,6 +95,18 @@ def test_texture_returns_the_colour_of_the_surface_point(mesh: TexturedMesh) -> 
     error = (sample_texture(mesh.texture, uvs) - color(points)).abs()
     # A texel is about 1/100 of the object and the colour changes by up to 1.5 per unit.
     assert error.mean() < 0.002 and error.max() < 0.05
+
+
+def test_chart_smaller_than_a_texel_keeps_its_colour() -> None:
+    """A large chart and one of a tenth of a texel between texel centres, which no texel would be asked for."""
+    size = 32
+    large = torch.tensor([[0.1, 0.1], [0.6, 0.1], [0.1, 0.6]])
+    tiny = (torch.tensor([[10.0, 6.0], [10.1, 6.0], [10.0, 6.1]])) / size
+    uvs = torch.cat([large, tiny + torch.tensor([0.4, 0.4])])
+    vertices = torch.cat([torch.zeros(3, 3), torch.ones(3, 3)]) + 0.01 * torch.eye(3).repeat(2, 1)
+    texture = bake_texture(vertices, torch.arange(6).reshape(2, 3), uvs, lambda p: p.round(), size)
+    assert torch.allclose(sample_texture(texture, uvs[3:]), torch.ones(3, 3))
+    assert torch.allclose(sample_texture(texture, uvs[:3]), torch.zeros(3, 3))
 
 
 def test_baked_mesh_looks_like_the_field(surface: tuple[Tensor, Tensor], mesh: TexturedMesh) -> None:
