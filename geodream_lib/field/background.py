@@ -62,11 +62,11 @@ def solid_background(color: Float[Tensor, "*n 3"]) -> BackgroundColor:
 
 
 def training_background(
-    environment: BackgroundColor, probability: float, generator: torch.Generator, darkest: float = 0.0
+    environment: BackgroundColor, probability: float, generator: torch.Generator, *, darkest: float = 0.0
 ) -> BackgroundColor:
     """`environment`, replaced in each image by one random colour with the given probability.
 
-    Every call draws anew from `generator` (a CPU generator). Colours are uniform in [darkest, 1] per channel.
+    Every call draws anew from `generator` (a CPU generator); the channels of a colour are uniform in [darkest, 1].
     """
 
     def colors(directions: Tensor) -> Tensor:

@@ -42,6 +42,11 @@ def test_training_background_is_one_random_colour_in_about_half_of_the_images() 
     torch.testing.assert_close(colors[~plain], environment(directions)[~plain])
 
 
+def test_random_colours_are_no_darker_than_asked() -> None:
+    light = training_background(Background(), 1.0, torch.Generator().manual_seed(1), darkest=0.6)(some_directions(100))
+    assert 0.6 <= light.min() < 0.62 and 0.98 < light.max() <= 1
+
+
 def test_solid_background_is_one_colour_or_one_per_image() -> None:
     directions = some_directions(2)
     assert (solid_background(torch.ones(3))(directions) == 1).all()
