@@ -11,13 +11,13 @@ from geodream_lib.field.cube import Field, cube_points, world_points
 
 
 @torch.no_grad()
-def occupancy_grid(field: Field, *, resolution: int = 64, max_points: int = 2**15) -> Float[Tensor, "g g g"]:
+def occupancy_grid(field: Field, *, resolution: int = 48, max_points: int = 2**15) -> Float[Tensor, "g g g"]:
     """Signed distance (world units) at the centres of resolution^3 cells of the cube, indexed [x, y, z].
 
     The field moves while it is optimised: measure again every few steps (16 in the released code).
 
     Args:
-        resolution: cells per axis.
+        resolution: cells per axis (32 in the released code).
         max_points: points evaluated at once.
     """
     device = field.to_world.device
