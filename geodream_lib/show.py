@@ -1,19 +1,41 @@
 """Pictures for notebooks, run folders and the README: rows of views, contact sheets, turntables, curves."""
 
-from collections.abc import Mapping, Sequence
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import imageio.v3 as iio
-
 import numpy as np
-from jaxtyping import Float
+import torch
+import trimesh
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from PIL import Image, ImageDraw, ImageFont, ImageSequence
+from torch import Tensor, nn
+from tqdm import tqdm
 
+from geodream_lib.cameras import Cameras
+from geodream_lib.mesh import antialias, interpolate, rasterize
+from geodream_lib.mesh.geometry import vertex_normals
 from geodream_lib.storage import atomic_write
 
 LABEL_WIDTH = 104
+SUN = (0.5, 0.3, 0.8)  # direction towards the light of grey renders: above the front's left
+
+
+@contextmanager
+def step_bar(title: str, total: int) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with the remaining time; yields `advance(done, total)` for functions that report steps so."""
+    with tqdm(total=total, desc=title, unit="step", dynamic_ncols=True) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
 
 
 def to_uint8(image: Float[Tensor, "*b h w 3"]) -> np.ndarray:
@@ -24,6 +46,20 @@ def to_uint8(image: Float[Tensor, "*b h w 3"]) -> np.ndarray:
 def normal_colors(normals: Float[Tensor, "*b h w 3"], opacity: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w 3"]:
     """World normals as colours ((n+1)/2) on white."""
     return (normals / 2 + 0.5) * opacity[..., None] + (1 - opacity[..., None])
+
+
+@torch.no_grad()
+def render_plain(cameras: Cameras, path: Path | str) -> Float[Tensor, "n h w 3"]:
+    """A mesh file (PLY) as grey plaster on white, lit from a fixed direction of the world: shape without colour."""
+    mesh = trimesh.load_mesh(path)
+    vertices, faces = torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces)
+    sun = torch.nn.functional.normalize(torch.tensor(SUN), dim=0)
+    # Half-Lambert: the side in shadow keeps its shading.
+    grey = 0.15 + 0.7 * (vertex_normals(vertices, faces) @ sun / 2 + 0.5)
+    raster = rasterize(cameras, vertices, faces)
+    shaded = interpolate(grey[:, None].expand(-1, 3), raster, faces)
+    image = torch.where(raster.face_ids[..., None] >= 0, shaded, 1.0)
+    return antialias(image, raster, cameras, vertices, faces)
 
 
 def grid(images: Float[Tensor, "n h w 3"], columns: int) -> Image.Image:
@@ -84,3 +120,120 @@ def plot_curves(curves: Mapping[str, Sequence[float]], *, ylabel: str, log: bool
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return figure
+
+
+def parameter_table(networks: Mapping[str, nn.Module]) -> str:
+    """One line for each network: its name, its class and how many parameters it has."""
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+    width = max(map(len, networks))
+    lines = [f"{name:{width}}  {sizes[name]:>11,}  {type(network).__name__}" for name, network in networks.items()]
+    return "\n".join([*lines, f"{'in all':{width}}  {sum(sizes.values()):>11,}  parameters"])
+
+
+def pictures(images: Mapping[str, Float[Tensor, "h w *c"]], columns: int = 6, tile: float = 1.7) -> Figure:
+    """Pictures in rows, the name of each above it; `tile` inches wide.
+
+    An image `[h, w]` without colours is drawn in a colour map from its smallest to its largest value.
+    """
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(tile * min(columns, len(images)), (tile + 0.25) * rows), layout="constrained")
+    axes = figure.subplots(rows, min(columns, len(images)), squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (name, image) in zip(axes, images.items(), strict=False):
+        color = image.ndim == 3
+        axis.imshow(to_uint8(image) if color else image.detach().cpu().numpy(), cmap=None if color else "magma")
+        axis.set_title(name, fontsize=8)
+    return figure
+
+
+def points_on_views(
+    images: Float[Tensor, "n h w 3"], pixels: Float[Tensor, "n m 2"], colors: Sequence[str], columns: int = 6
+) -> Figure:
+    """Views with the same `m` points marked in each, every point in its colour; pixel coordinates as `project`."""
+    figure = pictures({f"view {i}": image for i, image in enumerate(images)}, columns)
+    for axis, places in zip(figure.axes, pixels.detach().cpu().numpy(), strict=False):
+        # imshow puts the centre of the first pixel at 0, `project` at 0.5.
+        axis.scatter(places[:, 0] - 0.5, places[:, 1] - 0.5, c=list(colors), s=26, edgecolors="white", linewidths=0.8)
+        axis.set(xlim=(-0.5, images.shape[2] - 0.5), ylim=(images.shape[1] - 0.5, -0.5))
+    return figure
+
+
+def viewpoints_on_sphere(sets: Mapping[str, tuple[Cameras, Sequence[str]]]) -> Figure:
+    """Where cameras stand, one sphere for each entry, coloured by the label of each camera; the arrow is the front."""
+    figure = Figure(figsize=(3.6 * len(sets), 3.9), layout="constrained")
+    u, v = np.mgrid[0 : 2 * np.pi : 25j, -np.pi / 2 : np.pi / 2 : 13j]
+    for place, (title, (cameras, labels)) in enumerate(sets.items(), start=1):
+        axes = figure.add_subplot(1, len(sets), place, projection="3d")
+        radius = cameras.positions.norm(dim=-1).max().item()
+        x, y, z = radius * np.cos(v) * np.cos(u), radius * np.cos(v) * np.sin(u), radius * np.sin(v)
+        axes.plot_wireframe(x, y, z, color="0.85", linewidth=0.4)
+        axes.quiver(0, 0, 0, 0.6 * radius, 0, 0, color="0.3")
+        for label in dict.fromkeys(labels):
+            chosen = cameras.positions[[i for i, name in enumerate(labels) if name == label]]
+            axes.scatter(*chosen.T.numpy(), s=28, depthshade=False, label=label)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        axes.set_box_aspect((1, 1, 1), zoom=1.25)
+        axes.view_init(elev=28, azim=-35)
+        if len(set(labels)) <= 5:
+            axes.legend(fontsize=7, loc="lower center", ncols=2)
+    return figure
+
+
+def sdf_slices(
+    slices: Mapping[str, Float[Tensor, "r r"]], truth: Float[Tensor, "q q"] | None = None, limit: float = 0.3
+) -> Figure:
+    """Signed distances on a plane through the cube [-1, 1]^3: blue inside, red outside, the surface as a black line.
+
+    Args:
+        slices: indexed [x, z], such as `sdf[:, r // 2, :]` for the plane y = 0.
+        truth: of the true object on the same plane; its surface is drawn as a green line.
+        limit: distance at which the colours end.
+    """
+    figure = Figure(figsize=(2.3 * len(slices), 2.6), layout="constrained")
+    box = (-1, 1, -1, 1)
+    for axis, (name, values) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
+        values = values.detach().cpu().numpy().T
+        axis.imshow(values, origin="lower", extent=box, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        if values.min() < 0 < values.max():
+            axis.contour(values, levels=[0], origin="lower", extent=box, colors="black", linewidths=1)
+        if truth is not None:
+            axis.contour(truth.cpu().numpy().T, levels=[0], origin="lower", extent=box, colors="green", linewidths=1)
+        axis.set_title(name, fontsize=9)
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def tetrahedra(
+    cases: Mapping[str, tuple[Float[Tensor, "4 3"], Float[Tensor, " 4"], Float[Tensor, "m 3"], Int[Tensor, "f 3"]]],
+) -> Figure:
+    """Tetrahedra and the surface inside each: `(corners, signed distances at them, vertices, faces)` by title."""
+    figure = Figure(figsize=(3.0 * len(cases), 3.1), layout="constrained")
+    for place, (title, (corners, sdf, vertices, faces)) in enumerate(cases.items(), start=1):
+        axes = figure.add_subplot(1, len(cases), place, projection="3d")
+        for i in range(4):
+            for j in range(i):
+                axes.plot(*corners[[i, j]].T.numpy(), color="0.6", linewidth=0.8)
+        colors = ["tab:red" if value > 0 else "tab:blue" for value in sdf]
+        axes.scatter(*corners.T.numpy(), c=colors, s=40, depthshade=False)
+        for corner, value in zip(corners.tolist(), sdf.tolist(), strict=True):
+            axes.text(*corner, f" {value:+.1f}", fontsize=8)
+        if len(faces):
+            triangles = vertices.detach()[faces].numpy()
+            axes.add_collection3d(Poly3DCollection(triangles, facecolor="gold", edgecolor="black", alpha=0.7))
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+        axes.view_init(elev=18, azim=-60)
+    return figure
+
+
+def small_gif(path: Path | str, size: int = 128, every: int = 5) -> bytes:
+    """An animated GIF with every `every`-th frame, `size` pixels wide: small enough to be kept in a notebook."""
+    with Image.open(path) as gif:
+        duration = gif.info.get("duration", 50) * every
+        frames = [frame.convert("RGB") for frame in itertools.islice(ImageSequence.Iterator(gif), 0, None, every)]
+    frames = [frame.resize((size, size * frame.height // frame.width)).quantize(64) for frame in frames]
+    stream = io.BytesIO()
+    frames[0].save(stream, "gif", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    return stream.getvalue()

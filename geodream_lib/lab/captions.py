@@ -66,7 +66,11 @@ _ATTACHMENTS: dict[str, str] = {
 _ADJECTIVES = ("toy", "cute", "little")
 VIEWS: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
 _BACKGROUND_WORDS = ("on", "a", "an", "plain", "light", "dark", "gradient", "background")
-_FUNCTION_WORDS = frozenset("a an and in its of on the with view top".split())
+# known words that name neither a thing nor a part nor a colour
+_FUNCTION_WORDS = frozenset(
+    "a an and in its of on the with top beside long growing playing wearing toy cute little birthday space "
+    "front side back overhead view plain light dark gradient background".split()
+)
 
 
 def _words(text: str) -> list[str]:
@@ -86,6 +90,11 @@ LEXICON: frozenset[str] = frozenset(
     for word in _words(text)
 )
 CONTENT_WORDS: frozenset[str] = LEXICON - _FUNCTION_WORDS
+
+
+def lexicon() -> dict[str, list[str]]:
+    """The content of `data/prompts/lexicon.json`, by which prompts are checked before a run: all words, sorted."""
+    return {"content": sorted(CONTENT_WORDS), "function": sorted(LEXICON - CONTENT_WORDS)}
 
 
 def caption(obj: LabObject, rng: np.random.Generator, view: str | None = None, background: str | None = None) -> str:

@@ -1,0 +1,215 @@
+"""`geodream ...`: one subcommand for the whole of Algorithm 1, one for each of its stages.
+
+Heavy imports are inside the commands: `geodream --help` answers at once.
+"""
+
+import argparse
+import errno
+import logging
+import os
+import platform
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+from geodream_lib import __version__
+from geodream_lib.errors import InputError
+
+STAGES = {
+    "views": "stage 1: predict the source views around a reference view",
+    "volume": "stage 2: build the cost volume, the native 3D prior, from the views",
+    "refine": "stage 3: refine the volume and a texture field under the 2D prior",
+    "mesh": "stage 4: turn the field into a mesh, refine it, bake its texture",
+}
+# Large tensors are allocated and freed in every step. By default glibc asks the system for each and hands it back, and
+# the system clears every page again: kept memory makes such steps 1.4 times faster. glibc reads these at start only.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 (doctor found a problem), 2 (bad input) or 130 (interrupted).
+
+    Args:
+        arguments: without the program's name; None takes the process's own (and may start the process again, with the
+            allocator's settings).
+    """
+    parsed = _parser().parse_args(arguments)
+    if arguments is None and parsed.command is not doctor:
+        _keep_freed_memory()
+    _quiet_libraries()
+    try:
+        return parsed.command(parsed)
+    except (InputError, FloatingPointError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _fail(f"{error}; free some space, the same command goes on from what is finished")
+    except KeyboardInterrupt:
+        print("geodream: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """A prompt goes in, a mesh comes out; or the stages up to `--until`."""
+    from geodream_lib.pipeline import draw_pictures, run_stage
+    from geodream_lib.run import STAGES, create_run
+
+    run = create_run(
+        arguments.prompt, arguments.out, arguments.preset, arguments.seed, arguments.image, dict(arguments.overrides)
+    )
+    seconds = {}
+    for stage in STAGES[: STAGES.index(arguments.until) + 1]:
+        if not run.is_done(stage):
+            started = time.monotonic()
+            run_stage(run, stage)
+            seconds[stage] = time.monotonic() - started
+    if arguments.until == STAGES[-1] and not all(picture.exists() for picture in run.pictures):
+        started = time.monotonic()
+        draw_pictures(run)
+        seconds["pictures"] = time.monotonic() - started
+    made = run.products(arguments.until)[-1:] + (run.pictures if arguments.until == STAGES[-1] else [])
+    for path in made:
+        print(path)
+    took = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    print(took or "everything was there already; delete an artifact to have it and what follows made again")
+    return 0
+
+
+def one_stage(arguments: argparse.Namespace) -> int:
+    """One stage of a run that was started before."""
+    from geodream_lib.pipeline import run_stage
+    from geodream_lib.run import open_run
+
+    run, stage = open_run(arguments.run), arguments.stage
+    product = run.products(stage)[-1]
+    if run.is_done(stage):
+        print(f"{product} is there already; delete it to have it and what follows made again")
+        return 0
+    started = time.monotonic()
+    run_stage(run, stage)
+    print(product)
+    print(f"{stage} {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def reconstruct(arguments: argparse.Namespace) -> int:
+    """Posed images to a mesh, without a prompt."""
+    from geodream_lib.reconstruct import reconstruct
+
+    started = time.monotonic()
+    reconstruct(arguments.views, arguments.out, arguments.preset)
+    print(arguments.out)
+    print(f"reconstruct {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """What is installed and active, and how to get the rest."""
+    from geodream_lib.doctor import format_report, report
+
+    checks = report()
+    print(format_report(checks))
+    return 1 if any(check.status == "problem" for check in checks) else 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other bad input."""
+        self.exit(_fail(f"{message}; see {self.prog} --help"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="geodream", description="A prompt goes in, a textured mesh comes out (GeoDream).")
+    parser.add_argument("--version", action="version", version=f"geodream {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "generate",
+        help="all stages: prompt to textured mesh; run again to resume",
+        description="All stages, from a prompt to a textured mesh. The same command again resumes an interrupted run.",
+    )
+    command.add_argument("prompt", metavar="PROMPT", help='such as "a red mushroom on a log"')
+    command.add_argument("--image", type=Path, metavar="FILE", help="reference picture, instead of a predicted one")
+    command.add_argument("--preset", default="lab", help="all numbers of a run (default: lab)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<the prompt>)")
+    command.add_argument("--until", choices=STAGES, default="mesh", metavar="STAGE", help=f"stop after {_names()}")
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        type=_override,
+        metavar="KEY=VALUE",
+        help="change one number of the preset, such as refine.steps=500; can be given more than once",
+    )
+    command.set_defaults(command=generate)
+
+    for stage, what in STAGES.items():
+        command = commands.add_parser(
+            stage, help=f"{what}, in an existing run", description=f"{what[0].upper()}{what[1:]}."
+        )
+        command.add_argument(
+            "run", type=Path, metavar="RUN", help="a folder made by geodream generate (see its --until)"
+        )
+        command.set_defaults(command=one_stage, stage=stage)
+
+    command = commands.add_parser(
+        "reconstruct",
+        help="posed images to a mesh, without a prompt",
+        description="A mesh from images with known cameras (a folder with transforms.json in the NeRF layout).",
+    )
+    command.add_argument("views", type=Path, metavar="VIEWS_DIR", help="folder with transforms.json and its images")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the mesh is written")
+    command.add_argument("--preset", default="lab", help="(default: lab)")
+    command.set_defaults(command=reconstruct)
+
+    command = commands.add_parser("doctor", help="what is installed and active, and how to get the rest")
+    command.set_defaults(command=doctor)
+    return parser
+
+
+def _names() -> str:
+    return ", ".join(STAGES)
+
+
+def _override(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as refine.steps=500")
+    return key, value
+
+
+def _fail(message: str) -> int:
+    print(f"geodream: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _keep_freed_memory() -> None:
+    """Start this process again with `ALLOCATOR` set; not where one of its variables is (so once at most)."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" and not ALLOCATOR.keys() & os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ALLOCATOR)
+
+
+def _quiet_libraries() -> None:
+    """Let the library's own messages and progress bars be seen, not those of what it is built on."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("geodream: %(message)s"))
+    logger = logging.getLogger("geodream_lib")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
