@@ -5,7 +5,9 @@ Here they only rearrange pixels (2x2 into channels, twice); training sees about 
 rest is diffusers' `AutoencoderKL`: same latents, same calls, and `StableDiffusionPipeline` loads it by name.
 """
 
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from geodream_lib.storage import read_json
+
 PATCH = 4
 
 
@@ -31,7 +35,7 @@ class UnshuffleAutoencoderKL(AutoencoderKL):
 
     def __init__(
         self,
-        block_out_channels: tuple[int, ...] = (12, 48, 64, 128),
+        block_out_channels: Sequence[int] = (12, 48, 64, 128),
         layers_per_block: int = 1,
         latent_channels: int = 4,
         norm_num_groups: int = 16,
@@ -52,6 +56,12 @@ class UnshuffleAutoencoderKL(AutoencoderKL):
         )
         self.register_to_config(in_channels=3, out_channels=3, block_out_channels=tuple(block_out_channels))
 
+    def to_json_string(self) -> str:
+        """The configuration file: what `__init__` takes, without what the base class derives from it."""
+        whole = json.loads(super().to_json_string())
+        taken = inspect.signature(type(self).__init__).parameters
+        return json.dumps({k: v for k, v in whole.items() if k in taken or k in ("_class_name", "_diffusers_version")}, indent=2) + "\n"
+
     def encode(self, x: Float[Tensor, "n 3 h w"], return_dict: bool = True) -> AutoencoderKLOutput | tuple:
         """Posterior over latents, as `AutoencoderKL.encode`."""
         return super().encode(functional.pixel_unshuffle(x, PATCH), return_dict=return_dict)
@@ -64,8 +74,8 @@ class UnshuffleAutoencoderKL(AutoencoderKL):
         return DecoderOutput(sample=image) if return_dict else (image,)
 
 
-def load_vae(folder: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
-    """Read the autoencoder in `folder`, of whichever of the two kinds its configuration names."""
-    unshuffle = json.loads((folder / "config.json").read_text()).get("_class_name") == UnshuffleAutoencoderKL.__name__
-    kind = UnshuffleAutoencoderKL if unshuffle else AutoencoderKL
-    return kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+def autoencoder_class(source: Path | str) -> type[AutoencoderKL]:
+    """Which of the two autoencoders a diffusers folder holds in `vae/`; a hub id has the usual one."""
+    config = Path(source) / "vae" / "config.json"
+    named = read_json(config).get("_class_name") if config.is_file() else None
+    return UnshuffleAutoencoderKL if named == UnshuffleAutoencoderKL.__name__ else AutoencoderKL

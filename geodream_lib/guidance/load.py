@@ -10,6 +10,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
 from geodream_lib.storage import read_json
+from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL, autoencoder_class
 
 # What a part cannot be read without: one of the files. Without a vocabulary transformers makes an empty tokenizer.
 FILES = {
@@ -40,7 +41,7 @@ def load_diffusion(
     _check_folder(source, list(FILES))
     tokenizer = _load(CLIPTokenizer, source, "tokenizer")
     text_encoder = _load_weights(CLIPTextModel, source, "text_encoder", dtype)
-    vae = _load_weights(AutoencoderKL, source, "vae", dtype)
+    vae = _load_weights(autoencoder_class(source), source, "vae", dtype)
     denoiser = load_denoiser(source, device, dtype, autocast)
     width, expected = text_encoder.config.hidden_size, denoiser.unet.config.cross_attention_dim
     if width != expected:
@@ -81,12 +82,12 @@ def _check_folder(source: Path | str, parts: list[str]) -> None:
                 f"{source} is not a whole diffusers folder: no {part}/{FILES[part][-1]}; "
                 f"expected {', '.join(f'{name}/' for name in parts)}, fetch it anew"
             )
-    for part, expected in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+    for part, expected in (("unet", (UNet2DConditionModel,)), ("vae", (AutoencoderKL, UnshuffleAutoencoderKL))):
         if part in parts:
             name = read_json(folder / part / "config.json").get("_class_name")
-            if name != expected.__name__:
+            if name not in [kind.__name__ for kind in expected]:
                 raise InputError(
-                    f"{source}/{part} is a {name}, expected a {expected.__name__}; "
+                    f"{source}/{part} is a {name}, expected a {expected[0].__name__}; "
                     "this is not a Stable Diffusion folder, choose another"
                 )
 

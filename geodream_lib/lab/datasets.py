@@ -1,8 +1,8 @@
 """What the lab networks are trained on, rendered from the lab world by seed.
 
-Two distributions, unlike on purpose, as in the real world: *photographs* (for the autoencoder and text-to-image) look at
-objects mostly from the front and rarely say from where; *turntables* (for Zero123 and the cost volume) show every side
-of an object on white, and are the only place where a network can learn what a back looks like from a front.
+Two distributions, unlike on purpose, as in the real world: *photographs* (for the autoencoder and text-to-image) look
+at objects mostly from the front and rarely say from where; *turntables* (for Zero123 and the cost volume) show every
+side of an object on white, and are the only place where a network can learn what a back looks like from a front.
 """
 
 import os
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from geodream_lib import cameras as cam
 from geodream_lib.lab.captions import caption, view_word
+from geodream_lib.lab.geometry import sdf
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
-from geodream_lib.lab.geometry import sdf
 from geodream_lib.lab.render import render_rgba
 from geodream_lib.storage import atomic_write
 
@@ -34,9 +34,9 @@ REFERENCE_VIEWS = 4  # the first views of a turntable are front-ish: what text-t
 def photograph(rng: np.random.Generator, split: str) -> tuple[LabObject, dict, str]:
     """One captioned photograph: `(object, camera and background, caption)`.
 
-    70 % are taken by someone who walked to the front (azimuth normal with sigma 14 degrees) and mostly do not mention the
-    view; 30 % are taken from anywhere, most of them say from where. So an unsuffixed prompt means a front view in about
-    nine of ten photographs: the bias that gives a 2D prior the Janus problem.
+    70 % are taken by someone who walked to the front (azimuth normal with sigma 14 degrees) and mostly do not mention
+    the view; 30 % are taken from anywhere, most of them say from where. So an unsuffixed prompt means a front view in
+    about nine of ten photographs: the bias that gives a 2D prior the Janus problem.
     """
     obj = sample_object(rng, split=split)
     if rng.random() < 0.7:
@@ -105,7 +105,7 @@ def sdf_samples(obj: LabObject, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
-    """Shard number `shard`: images and alpha `[objects, views, 128, 128(, 3)]` uint8 on white, angles, exact SDF samples."""
+    """Shard number `shard`: images, alpha `[objects, views, 128, 128(, 3)]` uint8 on white, angles, SDF samples."""
     objects, azimuths, elevations = [], [], []
     for index in range(TURNTABLES_PER_SHARD):
         obj, rng = turntable_object(shard, index, split)

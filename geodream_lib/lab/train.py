@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from geodream_lib.data import data_folder
 from geodream_lib.lab.captions import LEXICON
@@ -21,7 +21,7 @@ from geodream_lib.lab.train_text_to_image import train_text_to_image
 from geodream_lib.lab.train_vae import train_vae
 from geodream_lib.lab.train_zero123 import train_zero123
 from geodream_lib.lab.training import Budget
-from geodream_lib.unshuffle_vae import load_vae
+from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.views.zero123 import Zero123
 from geodream_lib.volume.networks import save_cost_volume_networks
 
@@ -74,7 +74,7 @@ def main() -> None:
         vae = train_vae(images, test[:256], alpha[:256], **common)
         vae.half().save_pretrained(out / "text_to_image" / "vae")
     elif name == "text_to_image":
-        vae = load_vae(out / "text_to_image" / "vae").to(device).eval().requires_grad_(False)
+        vae = load_vae(out / "text_to_image").to(device)
         shards = load_shards(photographs, ("images", "captions"))
         tokenizer = make_tokenizer(LEXICON, arguments.work / "tokenizer")
         model = train_text_to_image(
@@ -91,17 +91,24 @@ def main() -> None:
             requires_safety_checker=False,
         ).save_pretrained(out / "text_to_image")
     elif name == "zero123":
-        vae = load_vae(out / "text_to_image" / "vae").to(device).eval().requires_grad_(False)
+        vae = load_vae(out / "text_to_image").to(device)
         shards = {
             k: torch.from_numpy(v) for k, v in load_shards(turntables, ("images", "azimuth", "elevation")).items()
         }
-        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, **common)
+        unet = UNet2DConditionModel.from_pretrained(out / "text_to_image", subfolder="unet", torch_dtype=torch.float32)
+        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, unet, **common)
         zero123.half().save(out / "zero123")
     else:
         zero123 = Zero123.load(out / "zero123", device) if (out / "zero123").exists() else None
         networks = train_cost_volume(turntables, held_out, zero123, predicted_objects=arguments.predicted, **common)
         save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks)
     shutil.copy(common["folder"] / "log.jsonl", arguments.work / f"{name}.jsonl")
+
+
+def load_vae(folder: Path) -> UnshuffleAutoencoderKL:
+    """The trained autoencoder of a diffusers folder, frozen, in single precision."""
+    vae = UnshuffleAutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
+    return vae.eval().requires_grad_(False)
 
 
 def _views(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:

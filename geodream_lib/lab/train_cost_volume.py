@@ -50,7 +50,7 @@ def load_turntables(paths: list[Path], device: torch.device) -> Turntables:
 
 @torch.no_grad()
 def predict_turntables(zero123: Zero123, truth: Turntables, count: int, seed: int) -> Tensor:
-    """The first `count` objects with every view but the first predicted by Zero123 from the first; uint8, like `images`.
+    """The first `count` objects, every view but the first predicted by Zero123 from the first; uint8, like `images`.
 
     The cost volume is built from predictions later, so it must learn what is wrong with them.
     """
@@ -79,7 +79,7 @@ def turntable_cameras(azimuth: Tensor, elevation: Tensor) -> cam.Cameras:
 
 
 def sdf_loss(networks: CostVolumeNetworks, volume: Tensor, points: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean |s - s*|, with distances beyond 0.3 counted as 0.3 (far away only the sign matters), and the eikonal term."""
+    """Mean |s - s*|, distances beyond 0.3 counted as 0.3 (far away only the sign matters), and the eikonal term."""
     predicted, gradient = query_sdf_and_gradient(volume, networks.decoder, points)
     error = (predicted.clamp(-0.3, 0.3) - truth.clamp(-0.3, 0.3)).abs()
     error = error + 0.1 * (predicted - truth).abs()

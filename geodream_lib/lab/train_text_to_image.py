@@ -1,4 +1,4 @@
-"""Train the lab's text-to-image latent diffusion model on captioned photographs: the 2D prior, front-biased as real ones."""
+"""Train the lab's text-to-image latent diffusion on captioned photographs: the 2D prior, front-biased as real ones."""
 
 from pathlib import Path
 

@@ -88,8 +88,8 @@ def train_vae(images: Tensor, held_out: Tensor, alpha: Tensor, *, budget: Budget
 def normalize_latents(vae: AutoencoderKL, images: Tensor, device: torch.device) -> None:
     """Give latents zero mean per channel and set `scaling_factor` to one over their standard deviation.
 
-    The mean is folded into the 1x1 convolutions on either side of the latent, which changes no reconstruction, so that a
-    plain Stable Diffusion pipeline, which knows a scale but no shift, sees unit-variance latents.
+    The mean is folded into the 1x1 convolutions on either side of the latent, which changes no reconstruction, so that
+    a plain Stable Diffusion pipeline, which knows a scale but no shift, sees unit-variance latents.
     """
     latents = []
     for part in images.split(64):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,11 +14,23 @@ from geodream_lib.lab.training import Budget, train
 from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
 
 
+@torch.no_grad()
+def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """A UNet with 8 input channels that begins as the given one with 4: the weights of the new channels are zero."""
+    wide = make_unet(in_channels=8)
+    state = unet.state_dict()
+    weight = torch.zeros_like(wide.conv_in.weight)
+    weight[:, :4] = state["conv_in.weight"]
+    wide.load_state_dict(state | {"conv_in.weight": weight})
+    return wide
+
+
 def train_zero123(
     images: Tensor,
     azimuth: Tensor,
     elevation: Tensor,
     vae: AutoencoderKL,
+    text_to_image: UNet2DConditionModel,
     *,
     budget: Budget,
     folder: Path,
@@ -29,7 +41,8 @@ def train_zero123(
     Six in ten inputs are front-ish reference views, the others any view. One sample in ten drops both conditions (zeros
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
-    along, in place of the frozen CLIP of the real one. The last 32 objects are held out for the validation loss.
+    along, in place of the frozen CLIP of the real one. Like the real one the UNet starts from a text-to-image one. The
+    last 32 objects are held out for the validation loss.
     """
     images = images.flatten(0, 1)
     moments = encode_dataset(vae, images, device)
@@ -78,7 +91,7 @@ def train_zero123(
         return {"held_out_loss": error(batch(objects - held, objects, 256, fixed), fixed).item()}
 
     zero123 = Zero123(
-        make_unet(in_channels=8), vae, make_image_encoder(), CameraProjection(CONTEXT, CONTEXT), make_scheduler()
+        widen_input(text_to_image), vae, make_image_encoder(), CameraProjection(CONTEXT, CONTEXT), make_scheduler()
     )
     trained = nn.ModuleDict(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}

@@ -33,7 +33,7 @@ class Budget:
 
 
 def learning_rate(budget: Budget, step: int, progress: float) -> float:
-    """Linear warm-up, constant for the first half, then a cosine to 2 %; `progress` in 0..1 is the share of time used."""
+    """Linear warm-up, constant for the first half, then a cosine to 2 %; `progress` is the share of time used."""
     fall = min(max(2 * progress - 1, 0.0), 1.0)
     cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * fall))
     return budget.learning_rate * min(1.0, (step + 1) / budget.warmup_steps) * cosine
@@ -52,9 +52,9 @@ def train(
 ) -> nn.ModuleDict:
     """Minimise `loss(model, generator)` for the budget; return the exponential moving average of the weights.
 
-    State (weights, average, optimiser, generator, step, seconds) goes to `folder/state.pt` every `checkpoint_seconds` and
-    is picked up by the next call; `folder/log.jsonl` gets a line at each checkpoint. A loss that is not finite ends the
-    training with the last good state on disk.
+    State (weights, average, optimiser, generator, step, seconds) goes to `folder/state.pt` every `checkpoint_seconds`
+    and is picked up by the next call; `folder/log.jsonl` gets a line at each checkpoint. A loss that is not finite ends
+    the training with the last good state on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(device).train()

@@ -11,6 +11,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from geodream_lib.errors import InputError
 from geodream_lib.storage import load_tensors, read_json, save_tensors, write_json
+from geodream_lib.unshuffle_vae import autoencoder_class
 
 if TYPE_CHECKING:
     from geodream_lib.views.zero123 import Zero123
@@ -34,7 +35,8 @@ def load_parts(folder: Path) -> tuple[dict[str, nn.Module | DDIMScheduler], dict
     for name in (*NETWORKS, PROJECTION, "scheduler"):
         if not (folder / name).is_dir():
             raise InputError(f"{folder} has no {name}/; expected Zero123 in the diffusers layout, fetch it anew")
-    parts = {name: _network(kind, folder, name) for name, kind in NETWORKS.items()}
+    kinds = NETWORKS | {"vae": autoencoder_class(folder)}
+    parts = {name: _network(kind, folder, name) for name, kind in kinds.items()}
     try:
         parts["scheduler"] = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError, TypeError) as error:

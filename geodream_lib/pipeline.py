@@ -1,0 +1,263 @@
+"""Algorithm 1 of the paper, stage by stage; every arrow between stages is a file of the run folder."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodream_lib import show
+from geodream_lib.cameras import orbit
+from geodream_lib.data import data_folder
+from geodream_lib.errors import InputError
+from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render, solid_background
+from geodream_lib.guidance import (
+    SDSGuidance,
+    ViewPrompts,
+    VSDGuidance,
+    add_camera_lora,
+    encode_prompts,
+    load_diffusion,
+)
+from geodream_lib.mesh import (
+    DMTet,
+    TexturedMesh,
+    bake_texture,
+    remove_floaters,
+    render_textured_mesh,
+    unwrap,
+)
+from geodream_lib.presets import Guidance
+from geodream_lib.refine import Refinement
+from geodream_lib.run import STAGES, Run
+from geodream_lib.scenes import FieldScene, GeometryScene, TextureScene
+from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
+from geodream_lib.views import (
+    PosedViews,
+    RelativePose,
+    Zero123,
+    load_reference,
+    pose_cameras,
+    prepare_reference,
+    sample_viewpoints,
+    write_image,
+)
+from geodream_lib.volume import CostVolume, build_cost_volume, load_cost_volume_networks, volume_mesh
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[Refinement], None]
+
+
+def generate(run: Run, progress: Progress | None = None) -> TexturedMesh:
+    """A prompt goes in, a textured mesh comes out: all stages that are not done yet, then the pictures."""
+    for stage in STAGES:
+        run_stage(run, stage, progress)
+    if not all(picture.exists() for picture in run.pictures):
+        draw_pictures(run)
+    return TexturedMesh.load_glb(run.mesh)
+
+
+def run_stage(run: Run, stage: str, progress: Progress | None = None) -> None:
+    """One stage, if it is not done; what later stages made from an earlier version of it is removed.
+
+    Raises:
+        InputError: an earlier stage is not done.
+    """
+    if run.is_done(stage):
+        logger.info("%s is done", stage)
+        return
+    missing = [s for s in STAGES[: STAGES.index(stage)] if not run.is_done(s)]
+    if missing:
+        raise InputError(f"{run.folder} has no {missing[0]} yet; run: geodream {missing[0]} {run.folder}")
+    run.forget_after(stage)
+    if stage == "views":
+        predict_views(run)
+    elif stage == "volume":
+        reconstruct_volume(run)
+    elif stage == "refine":
+        refine_field(run, progress)
+    else:
+        fine_tune_mesh(run, progress)
+
+
+def predict_views(run: Run) -> PosedViews:
+    """Algorithm 1, line 3 without f_2D: I_p = f_mv(c, R_i, T_i), the reference view and the source views around it."""
+    settings, generator = run.preset.views, run.generator("views")
+    if run.image is not None:
+        reference, alpha = load_reference(run.image, settings.size, settings.fill)
+    else:
+        reference, alpha = imagine_reference(run, generator)
+    poses = sample_viewpoints(settings.count, generator, settings.reference_elevation)
+    zero123 = Zero123.load(data_folder() / run.preset.zero123)
+    with show.step_bar("predicting source views", settings.steps) as advance:
+        predicted = zero123.predict(
+            reference,
+            poses[1:],
+            settings.steps,
+            settings.guidance,
+            settings.eta,
+            generator,
+            batch_size=len(poses),
+            progress=advance,
+        )
+    views = PosedViews(
+        images=torch.cat([reference[None], predicted]),
+        alpha=None,
+        cameras=pose_cameras(poses, settings.reference_elevation, settings.radius, settings.fov_y, settings.size),
+        names=tuple(view_name(index, pose) for index, pose in enumerate(poses)),
+    )
+    write_image(run.folder / "reference.png", reference)
+    views.save(run.views)
+    return views
+
+
+def view_name(index: int, pose: RelativePose) -> str:
+    """File name of a source view: its number and the sentence of appendix F that put it there."""
+    return f"{index:02d}_{pose.rule.replace(' ', '_')}"
+
+
+def imagine_reference(run: Run, generator: torch.Generator) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
+    """A front view of the prompt by text-to-image (appendix F, i), cut out and centred on white, with its alpha."""
+    settings = run.preset.views
+    diffusion = load_diffusion(data_folder() / run.preset.text_to_image)
+    prompt = run.prompt + settings.reference_suffix
+    image = diffusion.sample([prompt], settings.reference_steps, settings.reference_guidance, generator)[0]
+    return prepare_reference(image, settings.size, settings.fill)
+
+
+def reconstruct_volume(run: Run) -> CostVolume:
+    """Algorithm 1, lines 3 and 4: V_p = f_3D(Var{P(f_2D(I_p), h)}), the native 3D prior, and its mesh."""
+    views = PosedViews.load(run.views)
+    networks = load_cost_volume_networks(data_folder() / run.preset.cost_volume)
+    volume = build_cost_volume(views.images, views.cameras, networks, run.preset.volume.resolution)
+    mesh = volume_mesh(volume, networks.decoder, run.preset.volume.mesh_resolution)
+    with atomic_write(run.folder / "volume.ply") as temporary:
+        mesh.export(temporary)
+    volume.save(run.volume)
+    return volume
+
+
+def start_field(run: Run, volume: CostVolume) -> NeuSField:
+    """theta_1 from the cost volume, fresh theta_2 and theta_3 (Algorithm 1, lines 1 and 5)."""
+    networks, settings = load_cost_volume_networks(data_folder() / run.preset.cost_volume), run.preset.field
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.generator("field").initial_seed())
+        encoding = HashEncoding(settings.levels, 2, settings.log2_table, settings.base_resolution, settings.growth)
+        return NeuSField(
+            volume.volume,
+            networks.decoder,
+            networks.inverse_deviation.item(),
+            encoding,
+            to_world=volume.to_world,
+        )
+
+
+def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> SDSGuidance | VSDGuidance:
+    """The frozen 2D prior with view-dependent prompts and, for VSD, a second network that starts as its copy."""
+    diffusion = load_diffusion(data_folder() / run.preset.text_to_image)
+    words = ViewPrompts(run.prompt, front=settings.front, back=settings.back, overhead=settings.overhead)
+    prompts = encode_prompts(diffusion, words)
+    if settings.kind == "sds":
+        return SDSGuidance(diffusion, prompts, scale=settings.scale)
+    lora = add_camera_lora(diffusion.denoiser, generator, settings.lora_rank)
+    return VSDGuidance(diffusion, lora, prompts, scale=settings.scale, lora_timesteps=settings.lora_timesteps)
+
+
+def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
+    """Algorithm 1, lines 6 to 15: V, h_Omega and f'_t under the 2D prior, until a field is written to `neus/`."""
+    field, settings, generator = (
+        start_field(run, CostVolume.load(run.volume)),
+        run.preset.refine,
+        run.generator("refine"),
+    )
+    scene = FieldScene(field, run.preset.field)
+    refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
+    checkpoint = run.field.with_name("checkpoint.safetensors")
+    refinement.run(checkpoint, run.log, "refine", progress)
+    field.save(run.field)
+    checkpoint.unlink(missing_ok=True)
+    return field
+
+
+def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
+    """Algorithm 1, lines 16 to 20: the field as a DMTet, refined on its normals, then its texture; `mesh.glb`."""
+    field = NeuSField.load(run.field)
+    if not run.geometry.exists():
+        run.texture.unlink(missing_ok=True)  # of another shape
+        refine_geometry(run, field, progress)
+    vertices, faces = (x.detach() for x in DMTet.load(run.geometry).mesh())
+    vertices, faces = remove_floaters(vertices, faces)
+    scene = texture_scene(run, field, vertices, faces)
+    if run.texture.exists():
+        load_into(scene, load_tensors(run.texture)[0], str(run.texture))
+    else:
+        settings, generator = run.preset.mesh.texture, run.generator("texture")
+        refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
+        checkpoint = run.texture.with_name("texture-checkpoint.safetensors")
+        refinement.run(checkpoint, run.log, "texture", progress)
+        save_tensors(run.texture, scene.state_dict())
+        checkpoint.unlink(missing_ok=True)
+    mesh = bake(scene, run.preset.mesh.atlas_size, run.preset.mesh.atlas_padding)
+    mesh.save_obj(run.folder / "mesh" / "mesh.obj")
+    mesh.save_glb(run.mesh)
+    return mesh
+
+
+def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None) -> None:
+    """theta_4: signed distances and displacements of a tetrahedral grid, from the refined field."""
+    dmtet = DMTet.from_sdf(field.sdf, run.preset.mesh.grid_resolution)
+    settings, generator = run.preset.mesh.geometry, run.generator("geometry")
+    guidance = make_guidance(run, settings.guidance, generator)
+    refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator)
+    checkpoint = run.geometry.with_name("geometry-checkpoint.safetensors")
+    refinement.run(checkpoint, run.log, "geometry", progress)
+    dmtet.save(run.geometry)
+    checkpoint.unlink(missing_ok=True)
+
+
+def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], faces: Tensor) -> TextureScene:
+    """The mesh in the field's colours: the paper extracts a *textured* mesh (the released code starts from nothing)."""
+    encoding = HashEncoding(**field.encoding.config)
+    texture = TextureDecoder(encoding.dimension, field.texture.hidden.out_features)
+    encoding.load_state_dict(field.encoding.state_dict())
+    texture.load_state_dict(field.texture.state_dict())
+    return TextureScene(vertices, faces, encoding, texture, field.to_world, run.preset.field.darkest)
+
+
+def bake(scene: TextureScene, size: int, padding: int) -> TexturedMesh:
+    """UV atlas and texture of the final mesh."""
+    vmap, faces, uvs = unwrap(scene.vertices, scene.faces, size, padding)
+    texture = bake_texture(scene.vertices[vmap], faces, uvs, scene.color, size, padding)
+    return TexturedMesh(scene.vertices[vmap], faces, uvs, texture)
+
+
+@torch.no_grad()
+def draw_pictures(run: Run) -> None:
+    """`contact_sheet.png` (reference, source views, volume, field and mesh from eight sides) and the turntables."""
+    settings = run.preset.views
+    around = [45.0 * k for k in range(8)]
+    cameras = orbit(around, 15.0, settings.radius, settings.fov_y, 192)
+    mesh, field = TexturedMesh.load_glb(run.mesh), NeuSField.load(run.field)
+    white = torch.ones(len(cameras), 3)
+    seen = render(
+        field, cameras, samples_per_ray=160, background=solid_background(white), occupancy=occupancy_grid(field)
+    )
+    views = PosedViews.load(run.views)
+    rows = {
+        "reference and source views": views.images[:8],
+        "volume": show.render_plain(cameras, run.folder / "volume.ply"),
+        "field": seen.rgb,
+        "field normals": show.normal_colors(seen.normal, seen.opacity),
+        "mesh": render_textured_mesh(cameras, mesh, white),
+    }
+    show.save_image(run.folder / "contact_sheet.png", show.contact_sheet(rows, run.prompt))
+    circle = orbit([3.0 * k for k in range(120)], 15.0, settings.radius, settings.fov_y, 192)
+    show.save_turntable(run.folder, render_textured_mesh(circle, mesh, torch.ones(120, 3)))
+
+
+def reconstruct(folder: Path, out: Path, preset_name: str = "lab") -> CostVolume:
+    """Posed images of the nerf-synthetic layout to a mesh in their world frame: `mesh.ply`, `mesh.glb`, the volume."""
+    raise NotImplementedError

@@ -1,0 +1,120 @@
+"""What is optimised in stages 3 and 4, each as one render function with its parameters: field, mesh shape, mesh colour.
+
+The refinement loop sees nothing else of them: images for the guidance, further loss terms by name, parameters by group.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geodream_lib.cameras import Cameras
+from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render, training_background
+from geodream_lib.field.cube import cube_points
+from geodream_lib.mesh import DMTet, normal_consistency, render_normals, render_texture, uniform_laplacian
+from geodream_lib.presets import Field
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a scene shows the guidance: images in 0..1, and the terms of its own that the loss adds by weight."""
+
+    images: Float[Tensor, "n h w 3"]
+    terms: dict[str, Float[Tensor, ""]]
+
+
+class FieldScene(nn.Module):
+    """Stage 3: the cost volume under the frozen geometry decoder, with its texture field, rendered by NeuS (eqs. 7, 8).
+
+    Terms, as released: `sparsity`, mean of sqrt(opacity^2 + 0.01), which keeps empty space empty; `opaque`, the binary
+    entropy of the opacity, which pushes every pixel to all or nothing.
+    """
+
+    def __init__(self, field: NeuSField, settings: Field):
+        super().__init__()
+        self.field, self.settings = field, settings
+        # Part of the state: a run that resumes between two measurements goes on with the same one.
+        self.register_buffer("occupancy", torch.zeros((settings.occupancy_resolution,) * 3))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return self.field.parameter_groups()
+
+    def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
+        settings = self.settings
+        if step % settings.occupancy_steps == 0:
+            self.occupancy = occupancy_grid(self.field, resolution=settings.occupancy_resolution)
+        background = training_background(
+            self.field.background, settings.random_background, generator, darkest=settings.darkest
+        )
+        rendered = render(
+            self.field,
+            cameras,
+            samples_per_ray=settings.samples_per_ray,
+            background=background,
+            occupancy=self.occupancy,
+            generator=generator,
+            cos_anneal_ratio=settings.cos_anneal_ratio,
+        )
+        opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
+        terms = {
+            "sparsity": (rendered.opacity.square() + 0.01).sqrt().mean(),
+            "opaque": functional.binary_cross_entropy(opacity, opacity),
+        }
+        return Shot(rendered.rgb, terms)
+
+
+class GeometryScene(nn.Module):
+    """Stage 4, first: the tetrahedral grid's mesh, shown to the guidance as its normal map on the background 'black'.
+
+    Terms, as released: `normal_consistency` and `laplacian`, which keep the surface smooth.
+    """
+
+    def __init__(self, dmtet: DMTet):
+        super().__init__()
+        self.dmtet = dmtet
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"sdf": [self.dmtet.sdf], "deformation": [self.dmtet.deformation]}
+
+    def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
+        vertices, faces = self.dmtet.mesh()
+        images = render_normals(cameras, vertices, faces, vertices.new_zeros(len(cameras), 3))
+        terms = {
+            "normal_consistency": normal_consistency(vertices, faces),
+            "laplacian": uniform_laplacian(vertices, faces),
+        }
+        return Shot(images, terms)
+
+
+class TextureScene(nn.Module):
+    """Stage 4, second: colour on a mesh whose shape is final; `encoding` and `texture` as in eq. 8."""
+
+    def __init__(
+        self,
+        vertices: Float[Tensor, "v 3"],
+        faces: Int[Tensor, "f 3"],
+        encoding: HashEncoding,
+        texture: TextureDecoder,
+        to_world: Float[Tensor, "4 4"],
+        darkest: float,
+    ):
+        super().__init__()
+        self.encoding, self.texture, self.darkest = encoding, texture, darkest
+        self.register_buffer("vertices", vertices, persistent=False)
+        self.register_buffer("faces", faces, persistent=False)
+        self.register_buffer("to_world", to_world, persistent=False)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"encoding": list(self.encoding.parameters()), "texture": list(self.texture.parameters())}
+
+    def color(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Colour 0..1 at world points."""
+        position = cube_points(self.to_world, points)
+        return self.texture(self.encoding((position + 1) / 2), position)
+
+    def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
+        random = self.darkest + (1 - self.darkest) * torch.rand(len(cameras), 3, generator=generator)
+        images = render_texture(cameras, self.vertices, self.faces, self.color, random.to(self.vertices))
+        return Shot(images, {})
