@@ -1,0 +1,133 @@
+"""The trainers of the lab networks: what they promise beyond a falling loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_tokenizer, make_unet, make_vae
+from geodream_lib.lab.train_text_to_image import add_noise_for_v, tokenize
+from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
+from geodream_lib.lab.train_zero123 import widen_input
+from geodream_lib.lab.training import Budget, learning_rate, train
+from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
+
+CPU = torch.device("cpu")
+
+
+def line_fit(folder: Path, minutes: float) -> nn.ModuleDict:
+    """Fit a line to noisy samples; every step counts as one second."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"line": nn.Linear(1, 1)})
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator):
+        x = torch.rand(8, 1, generator=generator)
+        return (model["line"](x) - 3 * x - 1).square().mean(), {}
+
+    budget = Budget(minutes=minutes, batch_size=8, learning_rate=0.1, warmup_steps=1, checkpoint_seconds=5)
+    return train("line", model, loss, budget=budget, folder=folder, device=CPU)
+
+
+def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr("geodream_lib.lab.training.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("geodream_lib.lab.training.learning_rate", lambda budget, step, progress: 0.05)
+    unbroken = line_fit(tmp_path / "a", 40 / 60)
+    line_fit(tmp_path / "b", 20 / 60)
+    resumed = line_fit(tmp_path / "b", 40 / 60)
+    for a, b in zip(unbroken.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_stops_at_a_loss_that_is_not_finite(tmp_path):
+    model = nn.ModuleDict({"line": nn.Linear(1, 1)})
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator):
+        return model["line"].weight.sum() * float("nan"), {}
+
+    with pytest.raises(FloatingPointError, match="not finite at step 20"):
+        train("bad", model, loss, budget=Budget(1, 1, 0.1), folder=tmp_path, device=CPU)
+
+
+def test_learning_rate_warms_up_holds_and_falls():
+    budget = Budget(minutes=1, batch_size=1, learning_rate=1.0, warmup_steps=10)
+    assert learning_rate(budget, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(budget, 100, 0.5) == pytest.approx(1.0)
+    assert learning_rate(budget, 100, 0.75) == pytest.approx(0.51)
+    assert learning_rate(budget, 100, 1.0) == pytest.approx(0.02)
+
+
+def test_velocity_target_gives_back_image_and_noise():
+    """v-prediction: x_0 = alpha x_t - sigma v and epsilon = sigma x_t + alpha v."""
+    latents = torch.randn(5, 4, 3, 3)
+    alphas = make_scheduler().alphas_cumprod
+    t, noisy, velocity = add_noise_for_v(latents, alphas, torch.Generator().manual_seed(3))
+    alpha, sigma = alphas[t, None, None, None].sqrt(), (1 - alphas[t, None, None, None]).sqrt()
+    torch.testing.assert_close(alpha * noisy - sigma * velocity, latents, atol=1e-5, rtol=1e-5)
+
+
+def test_normalised_latents_are_centred_and_decode_to_the_same_image():
+    torch.manual_seed(0)
+    vae = make_vae().eval()
+    images = torch.randint(0, 255, (4, 128, 128, 3), dtype=torch.uint8)
+    pixels = to_network(images, CPU)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(pixels).latent_dist.mean).sample
+        normalize_latents(vae, images, CPU)
+        latents = vae.encode(pixels).latent_dist.mean
+        after = vae.decode(latents).sample
+    torch.testing.assert_close(after, before, atol=2e-4, rtol=1e-3)
+    # The statistics are measured in half precision.
+    assert latents.mean((0, 2, 3)).abs().max() < 0.02
+    assert (latents * vae.config.scaling_factor).std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_zero123_starts_as_the_text_to_image_network():
+    torch.manual_seed(0)
+    unet = make_unet().eval()
+    wide = widen_input(unet).eval()
+    noisy, beside, text = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16), torch.randn(1, 1, 128)
+    with torch.no_grad():
+        narrow_out = unet(noisy, 500, text).sample
+        wide_out = wide(torch.cat([noisy, beside], dim=1), 500, text).sample
+    torch.testing.assert_close(wide_out, narrow_out, atol=1e-5, rtol=1e-4)
+
+
+def test_lexicon_words_are_single_tokens(tmp_path):
+    words = ["a", "red", "mushroom", "on", "log", "front", "view"]
+    tokenizer = make_tokenizer(words, tmp_path)
+    ids = tokenizer("a red mushroom on a log, front view").input_ids
+    assert len(ids) == 2 + 9  # start, eight words and a comma, end
+    assert len(tokenizer("a violin").input_ids) > 2 + 2
+    assert tokenize(tokenizer, ["a", "a red log"]).shape == (2, tokenizer.model_max_length)
+
+
+def test_stable_diffusion_pipeline_loads_the_lab_folder_layout(tmp_path):
+    """The folder is a plain StableDiffusionPipeline's, though its autoencoder is ours."""
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(["a", "log"], tmp_path / "words")
+    StableDiffusionPipeline(
+        vae=make_vae(),
+        text_encoder=make_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=make_unet(),
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(tmp_path / "model")
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert isinstance(pipeline.vae, UnshuffleAutoencoderKL)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline("a log", num_inference_steps=1, output_type="np").images[0]
+    assert image.shape == (128, 128, 3)
+
+
+def test_image_measures():
+    image = torch.zeros(1, 4, 4, 3)
+    assert psnr(image + 0.1, image) == pytest.approx(20.0, abs=1e-3)
+    dx, dy = image_gradients(torch.arange(4.0).expand(1, 1, 4, 4))
+    assert (dx == 1).all() and (dy == 0).all()
