@@ -101,7 +101,7 @@ def main() -> None:
     else:
         zero123 = Zero123.load(out / "zero123", device) if (out / "zero123").exists() else None
         networks = train_cost_volume(turntables, held_out, zero123, predicted_objects=arguments.predicted, **common)
-        save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks)
+        save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks.half())
     shutil.copy(common["folder"] / "log.jsonl", arguments.work / f"{name}.jsonl")
 
 
