@@ -23,6 +23,7 @@ from geodream_lib.mesh.geometry import vertex_normals
 from geodream_lib.storage import atomic_write
 
 LABEL_WIDTH = 104
+DPI = 72  # of figures: legible, and a notebook that keeps all of its own stays below a megabyte
 SUN = (0.5, 0.3, 0.8)  # direction towards the light of grey renders: above the front's left
 
 
@@ -110,7 +111,7 @@ def save_turntable(folder: Path, images: Float[Tensor, "n h w 3"], frames_per_se
 
 def plot_curves(curves: Mapping[str, Sequence[float]], *, ylabel: str, log: bool = False, title: str = "") -> Figure:
     """Values against the step, one line for each entry."""
-    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    figure = Figure(figsize=(7, 2.8), dpi=DPI, layout="constrained")
     axes = figure.subplots()
     for label, values in curves.items():
         axes.plot(values, label=label)
@@ -136,7 +137,7 @@ def pictures(images: Mapping[str, Float[Tensor, "h w *c"]], columns: int = 6, ti
     An image `[h, w]` without colours is drawn in a colour map from its smallest to its largest value.
     """
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(tile * min(columns, len(images)), (tile + 0.25) * rows), layout="constrained")
+    figure = Figure(figsize=(tile * min(columns, len(images)), (tile + 0.25) * rows), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, min(columns, len(images)), squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -161,7 +162,7 @@ def points_on_views(
 
 def viewpoints_on_sphere(sets: Mapping[str, tuple[Cameras, Sequence[str]]]) -> Figure:
     """Where cameras stand, one sphere for each entry, coloured by the label of each camera; the arrow is the front."""
-    figure = Figure(figsize=(3.6 * len(sets), 3.9), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(sets), 3.9), dpi=DPI, layout="constrained")
     u, v = np.mgrid[0 : 2 * np.pi : 25j, -np.pi / 2 : np.pi / 2 : 13j]
     for place, (title, (cameras, labels)) in enumerate(sets.items(), start=1):
         axes = figure.add_subplot(1, len(sets), place, projection="3d")
@@ -171,7 +172,7 @@ def viewpoints_on_sphere(sets: Mapping[str, tuple[Cameras, Sequence[str]]]) -> F
         axes.quiver(0, 0, 0, 0.6 * radius, 0, 0, color="0.3")
         for label in dict.fromkeys(labels):
             chosen = cameras.positions[[i for i, name in enumerate(labels) if name == label]]
-            axes.scatter(*chosen.T.numpy(), s=28, depthshade=False, label=label)
+            axes.scatter(*chosen.T.numpy(), s=28, label=label)
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
         axes.set_box_aspect((1, 1, 1), zoom=1.25)
@@ -191,17 +192,18 @@ def sdf_slices(
         truth: of the true object on the same plane; its surface is drawn as a green line.
         limit: distance at which the colours end.
     """
-    figure = Figure(figsize=(2.3 * len(slices), 2.6), layout="constrained")
+    figure = Figure(figsize=(2.3 * len(slices), 2.6), dpi=DPI, layout="constrained")
     box = (-1, 1, -1, 1)
     for axis, (name, values) in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices.items(), strict=True):
         values = values.detach().cpu().numpy().T
-        axis.imshow(values, origin="lower", extent=box, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        bands = np.linspace(-limit, limit, 25)
+        axis.contourf(values, bands, origin="lower", extent=box, cmap="RdBu_r", extend="both")
         if values.min() < 0 < values.max():
             axis.contour(values, levels=[0], origin="lower", extent=box, colors="black", linewidths=1)
         if truth is not None:
             axis.contour(truth.cpu().numpy().T, levels=[0], origin="lower", extent=box, colors="green", linewidths=1)
         axis.set_title(name, fontsize=9)
-        axis.set(xticks=[], yticks=[])
+        axis.set(xticks=[], yticks=[], aspect="equal")
     return figure
 
 
@@ -209,7 +211,7 @@ def tetrahedra(
     cases: Mapping[str, tuple[Float[Tensor, "4 3"], Float[Tensor, " 4"], Float[Tensor, "m 3"], Int[Tensor, "f 3"]]],
 ) -> Figure:
     """Tetrahedra and the surface inside each: `(corners, signed distances at them, vertices, faces)` by title."""
-    figure = Figure(figsize=(3.0 * len(cases), 3.1), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(cases), 3.1), dpi=DPI, layout="constrained")
     for place, (title, (corners, sdf, vertices, faces)) in enumerate(cases.items(), start=1):
         axes = figure.add_subplot(1, len(cases), place, projection="3d")
         for i in range(4):
@@ -224,6 +226,7 @@ def tetrahedra(
             axes.add_collection3d(Poly3DCollection(triangles, facecolor="gold", edgecolor="black", alpha=0.7))
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
+        axes.set_box_aspect((1, 1, 1), zoom=1.2)
         axes.view_init(elev=18, azim=-60)
     return figure
 
@@ -237,3 +240,13 @@ def small_gif(path: Path | str, size: int = 128, every: int = 5) -> bytes:
     stream = io.BytesIO()
     frames[0].save(stream, "gif", save_all=True, append_images=frames[1:], duration=duration, loop=0)
     return stream.getvalue()
+
+
+def quiet_libraries() -> None:
+    """Keep the notices and loading bars of the libraries underneath out of a notebook; their errors are still seen."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
