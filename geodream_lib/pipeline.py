@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -256,8 +255,3 @@ def draw_pictures(run: Run) -> None:
     show.save_image(run.folder / "contact_sheet.png", show.contact_sheet(rows, run.prompt))
     circle = orbit([3.0 * k for k in range(120)], 15.0, settings.radius, settings.fov_y, 192)
     show.save_turntable(run.folder, render_textured_mesh(circle, mesh, torch.ones(120, 3)))
-
-
-def reconstruct(folder: Path, out: Path, preset_name: str = "lab") -> CostVolume:
-    """Posed images of the nerf-synthetic layout to a mesh in their world frame: `mesh.ply`, `mesh.glb`, the volume."""
-    raise NotImplementedError
