@@ -101,10 +101,11 @@ def one_stage(arguments: argparse.Namespace) -> int:
 
 def reconstruct(arguments: argparse.Namespace) -> int:
     """Posed images to a mesh, without a prompt."""
+    from geodream_lib.presets import load_preset
     from geodream_lib.reconstruct import reconstruct
 
     started = time.monotonic()
-    reconstruct(arguments.views, arguments.out, arguments.preset)
+    reconstruct(arguments.views, arguments.out, load_preset(arguments.preset))
     print(arguments.out)
     print(f"reconstruct {time.monotonic() - started:.0f} s")
     return 0

@@ -157,7 +157,7 @@ def lab_preset() -> Preset:
             steps=320,
             batch_size=2,
             size=annealed(200, 64, 96, 200, total_steps=320),
-            rates={"volume": 2e-3, "encoding": 1e-2, "texture": 2e-3, "background": 1e-3},
+            rates={"volume": 5e-4, "encoding": 1e-2, "texture": 2e-3, "background": 1e-3},
             schedules={"volume": paper_volume(320), "encoding": paper_texture(320), "texture": paper_texture(320)},
             t_max=annealed(107, 0.75, 0.5, 107, total_steps=320),
             weights={"sparsity": constant(0.0)},
