@@ -59,8 +59,8 @@ class UnshuffleAutoencoderKL(AutoencoderKL):
     def to_json_string(self) -> str:
         """The configuration file: what `__init__` takes, without what the base class derives from it."""
         whole = json.loads(super().to_json_string())
-        taken = inspect.signature(type(self).__init__).parameters
-        return json.dumps({k: v for k, v in whole.items() if k in taken or k in ("_class_name", "_diffusers_version")}, indent=2) + "\n"
+        kept = {"_class_name", "_diffusers_version", *inspect.signature(type(self).__init__).parameters}
+        return json.dumps({key: value for key, value in whole.items() if key in kept}, indent=2) + "\n"
 
     def encode(self, x: Float[Tensor, "n 3 h w"], return_dict: bool = True) -> AutoencoderKLOutput | tuple:
         """Posterior over latents, as `AutoencoderKL.encode`."""
