@@ -53,6 +53,8 @@ def reconstruct(folder: Path, out: Path, preset: Preset) -> trimesh.Trimesh:
     """
     views = PosedViews.load(folder)
     _prepare(out)
+    if len(views) < FEWEST:
+        logger.warning("only %d views: the networks know %d and more, expect a rough shape", len(views), FEWEST)
     alpha = outlines(views)
     center, radius = find_object(alpha, views.cameras)
     # Outlines seen from above leave open where a broad object ends below; the first mesh knows, and centres the second.
@@ -94,8 +96,6 @@ def reconstruct_object(
     """
     logger.info("object of radius %.3g at (%.3g, %.3g, %.3g)", radius, *center.tolist())
     chosen = choose_views(alpha, views.cameras, center, preset.views.count)
-    if len(chosen) < FEWEST:
-        logger.warning("only %d views: the networks know %d and more, expect a rough shape", len(chosen), FEWEST)
     logger.info("views: %s", ", ".join(views.names[index] for index in chosen))
     alpha, cameras = alpha[chosen, ..., None], views.cameras[chosen]
     images = torch.where(alpha > 0, views.images[chosen], 1.0)
