@@ -9,8 +9,8 @@ from torch import Tensor
 from geodream_lib.cameras import Cameras, rays
 from geodream_lib.field.background import BackgroundColor
 from geodream_lib.field.cube import Field
-from geodream_lib.field.neus import packed_weights, section_alpha
 from geodream_lib.field.sampling import Samples, sample_rays, section_length
+from geodream_lib.neus import packed_weights, section_alpha
 
 # A colour that contributes less than this is not looked up: the loss per pixel is below this times the sections kept.
 VISIBLE_WEIGHT = 1e-4

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geodream_lib.field.cube import Field, cube_interval, cube_points, cube_unit, cube_vectors
-from geodream_lib.field.neus import lay_out, section_alpha
 from geodream_lib.field.occupancy import interpolate_occupancy
+from geodream_lib.neus import lay_out, section_alpha
 
 # A section whose share of the pixel is certainly below this is not evaluated.
 NEGLIGIBLE = 1e-3

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from geodream_lib.neus import rendering_weights, section_alpha
 from geodream_lib.volume.blending import SourceViews, blend_color, project_for_blending
 from geodream_lib.volume.decoder import query_sdf, query_sdf_and_gradient
 from geodream_lib.volume.networks import CostVolumeNetworks
@@ -102,8 +103,8 @@ def render_sections(
     sdf, gradients, inside = sdf.view(r, k), gradients.view(r, k, 3), inside.view(r, k)
 
     cosine = (directions[:, None] * gradients).sum(dim=-1)
-    alpha = section_alpha(sdf, cosine, lengths, networks.inverse_deviation, annealing, inside)
-    weights = compositing_weights(alpha)
+    alpha = section_alpha(sdf, cosine, lengths, networks.inverse_deviation, annealing) * inside
+    weights = rendering_weights(alpha)
     opacity = weights.sum(dim=-1)
 
     has_data = sample_volume(mask[None].to(volume.dtype), points)[:, 0] > 0
@@ -130,34 +131,6 @@ def render_sections(
         valid=seen.sum(dim=-1) > 8,
         eikonal=(norm_error * inside).sum() / (inside.sum() + 1e-5),
     )
-
-
-def section_alpha(
-    sdf: Float[Tensor, "*n"],
-    cosine: Float[Tensor, "*n"],
-    lengths: Float[Tensor, "*n"],
-    inverse_deviation: Float[Tensor, ""],
-    annealing: float,
-    inside: Bool[Tensor, "*n"],
-) -> Float[Tensor, "*n"]:
-    """Opacity of ray sections from the signed distance at their midpoints (NeuS, Wang et al. 2021).
-
-    Args:
-        cosine: ray direction times ds/dx.
-        annealing: 1 is the method's formula, the ray's descent -relu(-cosine); 0 is -relu(1/2 - cosine/2), which lets
-            surfaces seen from behind learn too.
-    """
-    descent = F.relu(0.5 - 0.5 * cosine) * (1 - annealing) + F.relu(-cosine) * annealing
-    half = (descent * inside).clamp(-10, 10) * lengths / 2
-    before = torch.sigmoid((sdf + half) * inverse_deviation)
-    after = torch.sigmoid((sdf - half) * inverse_deviation)
-    return ((before - after + 1e-5) / (before + 1e-5)).clamp(0, 1) * inside
-
-
-def compositing_weights(alpha: Float[Tensor, "r k"]) -> Float[Tensor, "r k"]:
-    """Opacity of each section times the transmittance in front of it."""
-    ahead = torch.cat([torch.ones_like(alpha[:, :1]), 1 - alpha + 1e-7], dim=-1)
-    return alpha * ahead.cumprod(dim=-1)[:, :-1]
 
 
 def nearest_mask(mask: Bool[Tensor, "x y z"], points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
@@ -204,7 +177,7 @@ def importance_depths(
         slope = torch.minimum(slope, F.pad(slope[:, :-1], (1, 0))).clamp(-10, 0) * inside
         middle, half = (sdf[:, 1:] + sdf[:, :-1]) / 2, slope * length / 2
         before, after = torch.sigmoid((middle - half) * sharpness), torch.sigmoid((middle + half) * sharpness)
-        weights = compositing_weights((before - after + 1e-5) / (before + 1e-5) * inside)
+        weights = rendering_weights((before - after + 1e-5) / (before + 1e-5) * inside)
         new = quantiles(depths, weights, importance // 4)
 
         found = nearest_mask(mask, at(new))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from geodream_lib.cameras import Cameras, opengl_to_opencv
+from geodream_lib.neus import section_alpha
 from geodream_lib.volume import CostVolumeNetworks, load_cost_volume_networks, predict_volume
 from geodream_lib.volume.blending import SourceViews
 from geodream_lib.volume.cost_volume import CostVolume, resize_volume
 from geodream_lib.volume.decoder import query_sdf_and_gradient
 from geodream_lib.volume.features import fuse_pyramid
 from geodream_lib.volume.normalize import normalize_cameras, ray_bounds
-from geodream_lib.volume.prior_render import nearest_mask, render_prior, render_sections, section_alpha
+from geodream_lib.volume.prior_render import nearest_mask, render_prior, render_sections
 from geodream_lib.volume.projection import affine_matrices, aggregate_views, project_features, voxel_positions
 from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
 from geodream_lib.volume.sparse_conv import strided_sites
@@ -226,15 +227,14 @@ def test_resized_volume_and_its_alpha(
         expected = outputs["geodream/feature_first50"]
         assert_close(features[: len(expected)], expected)
 
-    everywhere = torch.ones_like(sdf, dtype=torch.bool)
     cosine = (directions * gradient).sum(dim=-1)
-    alpha = section_alpha(sdf, cosine, lengths, networks.inverse_deviation, 0.0, everywhere)
+    alpha = section_alpha(sdf, cosine, lengths, networks.inverse_deviation, 0.0)
     assert_close(alpha[:, None].detach(), outputs["geodream/alpha"])
     alpha.sum().backward()
     # The occupancy grid takes one render step straight into the surface: step length 2 sqrt(3) / 512 to three decimals.
     step = torch.full_like(sdf, 1.732 * 2 / 512)
     straight = -torch.ones_like(sdf)
-    occupied = section_alpha(sdf, straight, step, networks.inverse_deviation, 1.0, everywhere)
+    occupied = section_alpha(sdf, straight, step, networks.inverse_deviation, 1.0)
     assert_close(occupied.detach(), outputs["geodream/occ_alpha"])
     i, j, k = outputs["geodream/dalpha_dvolume_ijk"].long().unbind(-1)
     assert_close(stored.grad[i, j, k], outputs["geodream/dalpha_dvolume"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geodream_lib.field.neus import rendering_weights, section_alpha
+from geodream_lib.neus import rendering_weights, section_alpha
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:

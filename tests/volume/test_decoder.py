@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from geodream_lib.volume.decoder import GeometryDecoder, positional_encoding, query_sdf, query_sdf_and_gradient
-from geodream_lib.volume.prior_render import compositing_weights, quantiles, section_alpha
+from geodream_lib.volume.prior_render import quantiles
 from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
 
 
@@ -100,21 +100,6 @@ def test_decoder_starts_as_a_sphere_whatever_the_volume() -> None:
     radius = points.norm(dim=-1)
     assert (sdf[radius < 0.3] < 0).all() and (sdf[radius > 0.8] > 0).all()
     assert (sdf - (radius - 0.5)).abs().mean() < 0.1
-
-
-def test_sections_across_a_surface_absorb_the_ray() -> None:
-    """A ray straight through a wall: opacity does not depend on how finely the ray is cut, and is 1 in the end."""
-    opacities = []
-    for count in (20, 40, 80):
-        length = 2.0 / count
-        middle = torch.arange(count) * length + length / 2
-        sdf = (1 - middle)[None]
-        here = torch.ones_like(sdf, dtype=torch.bool)
-        alpha = section_alpha(sdf, -torch.ones_like(sdf), torch.full_like(sdf, length), torch.tensor(64.0), 1.0, here)
-        weights = compositing_weights(alpha)
-        opacities.append(weights.sum())
-        assert ((weights * middle).sum() - 1).abs() < length
-    torch.testing.assert_close(torch.stack(opacities), torch.ones(3), atol=5e-3, rtol=0)
 
 
 def test_quantiles_fall_where_the_weight_is() -> None:

@@ -1,4 +1,7 @@
-"""From signed distances to rendering weights: NeuS (Wang et al. 2021), section 3.1."""
+"""From signed distances to rendering weights: NeuS (Wang et al. 2021), section 3.1.
+
+The renderings that train the cost volume (eq. 4) and those that are refined (eq. 9) share these formulas.
+"""
 
 import torch
 from jaxtyping import Float, Int

@@ -2,7 +2,7 @@
 
 import torch
 
-from geodream_lib.field.neus import lay_out, packed_weights, rendering_weights, section_alpha
+from geodream_lib.neus import lay_out, packed_weights, rendering_weights, section_alpha
 
 
 def test_sections_of_a_straight_descent_multiply_to_the_logistic_distribution() -> None:
