@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_unet
+from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_unet, speed_up_training
 from geodream_lib.lab.train_vae import to_network
 from geodream_lib.lab.training import Budget, train
 
@@ -96,4 +96,5 @@ def train_text_to_image(
         return {"held_out_loss": torch.stack(errors).mean().item()}
 
     model = nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(tokenizer)})
+    speed_up_training(model["unet"], device)
     return train("text_to_image", model, loss, budget=budget, folder=folder, device=device, validate=validate)

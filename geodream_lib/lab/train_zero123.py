@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geodream_lib.lab.datasets import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE
-from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet
+from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet, speed_up_training
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
@@ -96,5 +96,6 @@ def train_zero123(
     trained = nn.ModuleDict(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
     )
+    speed_up_training(zero123.unet, device)
     train("zero123", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return zero123.eval()
