@@ -9,18 +9,29 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from geodream_lib.data import data_folder
-from geodream_lib.lab.captions import LEXICON
-from geodream_lib.lab.datasets import load_shards, make_shards, render_photographs, render_turntables
+from geodream_lib.guidance import load_diffusion
+from geodream_lib.lab.captions import LEXICON, caption
+from geodream_lib.lab.datasets import (
+    TURNTABLES_PER_SHARD,
+    load_shards,
+    make_shards,
+    render_photographs,
+    render_turntables,
+    turntable_object,
+)
+from geodream_lib.lab.imagined import redraw_references
 from geodream_lib.lab.networks import make_scheduler, make_tokenizer
 from geodream_lib.lab.train_cost_volume import train_cost_volume
 from geodream_lib.lab.train_text_to_image import train_text_to_image
 from geodream_lib.lab.train_vae import train_vae
 from geodream_lib.lab.train_zero123 import train_zero123
 from geodream_lib.lab.training import Budget
+from geodream_lib.storage import atomic_write
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.views.zero123 import Zero123
 from geodream_lib.volume.networks import save_cost_volume_networks
@@ -29,6 +40,7 @@ MINUTES = {"vae": 90.0, "text_to_image": 150.0, "zero123": 120.0, "cost_volume":
 BATCH = {"vae": 16, "text_to_image": 64, "zero123": 64, "cost_volume": 1}
 LEARNING_RATE = {"vae": 8e-4, "text_to_image": 8e-4, "zero123": 8e-4, "cost_volume": 1e-3}
 HELD_OUT_SHARDS = 1
+REDRAWN_VIEWS = 2  # of the four front-ish ones of a turntable
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -96,7 +108,8 @@ def main() -> None:
             k: torch.from_numpy(v) for k, v in load_shards(turntables, ("images", "azimuth", "elevation")).items()
         }
         unet = UNet2DConditionModel.from_pretrained(out / "text_to_image", subfolder="unet", torch_dtype=torch.float32)
-        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, unet, **common)
+        redrawn = draw_references(out / "text_to_image", shards["images"], arguments.work / "redrawn.npy", device)
+        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, unet, redrawn, **common)
         zero123.half().save(out / "zero123")
     else:
         zero123 = Zero123.load(out / "zero123", device) if (out / "zero123").exists() else None
@@ -109,6 +122,20 @@ def load_vae(folder: Path) -> UnshuffleAutoencoderKL:
     """The trained autoencoder of a diffusers folder, frozen, in single precision."""
     vae = UnshuffleAutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
     return vae.eval().requires_grad_(False)
+
+
+def draw_references(folder: Path, images: torch.Tensor, cache: Path, device: torch.device) -> torch.Tensor:
+    """The first two reference views of every turntable redrawn by text-to-image; made once and kept in `cache`."""
+    count = len(images)
+    if not cache.exists() or len(drawn := np.load(cache)) != count:
+        objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(count)]
+        rng = np.random.default_rng(0)
+        captions = [caption(obj, rng, background="on a white background") for obj in objects]
+        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16)
+        drawn = redraw_references(diffusion, images[:, :REDRAWN_VIEWS], captions, seed=0).numpy()
+        with atomic_write(cache) as temporary, temporary.open("wb") as file:
+            np.save(file, drawn)
+    return torch.from_numpy(drawn)
 
 
 def _views(paths: list[Path]) -> tuple[torch.Tensor, torch.Tensor]:

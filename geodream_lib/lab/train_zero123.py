@@ -31,6 +31,7 @@ def train_zero123(
     elevation: Tensor,
     vae: AutoencoderKL,
     text_to_image: UNet2DConditionModel,
+    redrawn: Tensor,
     *,
     budget: Budget,
     folder: Path,
@@ -38,13 +39,16 @@ def train_zero123(
 ) -> Zero123:
     """Train on turntables: uint8 `images [objects, views, h, w, 3]`, angles `[objects, views]` in degrees.
 
-    Six in ten inputs are front-ish reference views, the others any view. One sample in ten drops both conditions (zeros
+    Six in ten inputs are front-ish reference views, the others any view. Half of the front-ish inputs are taken from
+    `redrawn [objects, k, h, w, 3]`, the first k reference views as text-to-image draws them (see `imagined`): a network
+    that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops both conditions (zeros
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
     along, in place of the frozen CLIP of the real one. Like the real one the UNet starts from a text-to-image one. The
     last 32 objects are held out for the validation loss.
     """
-    images = images.flatten(0, 1)
+    drawn_views, first_drawn = redrawn.shape[1], images.shape[0] * images.shape[1]
+    images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
     moments = encode_dataset(vae, images, device)
     images = images.to(device)
     azimuth, elevation = azimuth.to(device), elevation.to(device)
@@ -62,13 +66,15 @@ def train_zero123(
             torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw),
         )
         target = torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw)
+        is_drawn = frontish & (source < drawn_views) & (torch.rand(size, **draw) < 0.5 * REFERENCE_VIEWS / drawn_views)
+        picture = torch.where(is_drawn, first_drawn + obj * drawn_views + source, obj * VIEWS_PER_TURNTABLE + source)
         pose = pose_token(
             azimuth[obj, target] - azimuth[obj, source],
             elevation[obj, target] - elevation[obj, source],
             torch.zeros(size, device=device),
         )
         drop = torch.rand(size, **draw) < 0.1
-        return obj * VIEWS_PER_TURNTABLE + source, obj * VIEWS_PER_TURNTABLE + target, pose, drop
+        return picture, obj * VIEWS_PER_TURNTABLE + target, pose, drop
 
     def error(parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
         source, target, pose, drop = parts
