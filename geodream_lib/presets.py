@@ -21,14 +21,16 @@ class Views:
     """Stage 1: the reference view and the source views predicted from it.
 
     reference_suffix: added to the prompt for the reference view. reference_elevation: degrees, where such a view is
-    assumed to be taken from. count: source views, with the reference and the back view. radius, fov_y: of the cameras.
+    assumed to be taken from. fill: share of the picture that the object's longer side takes, as in the turntables
+    Zero123 learned from (0.56 to 0.92, mean 0.825 of the held-out ones). count: source views, with the reference and
+    the back view. radius, fov_y: of the cameras.
     """
 
     reference_suffix: str = ", front view, on a white background"
     reference_elevation: float = 14.0
     reference_steps: int = 30
     reference_guidance: float = 5.0
-    fill: float = 0.75
+    fill: float = 0.82
     count: int = 12
     steps: int = 25
     guidance: float = 2.0
