@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_tokenizer, make_unet, make_vae
+from geodream_lib.lab.networks import (
+    make_scheduler,
+    make_text_encoder,
+    make_tokenizer,
+    make_unet,
+    make_vae,
+    speed_up_training,
+)
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
 from geodream_lib.lab.train_zero123 import widen_input
@@ -131,3 +138,18 @@ def test_image_measures():
     assert psnr(image + 0.1, image) == pytest.approx(20.0, abs=1e-3)
     dx, dy = image_gradients(torch.arange(4.0).expand(1, 1, 4, 4))
     assert (dx == 1).all() and (dy == 0).all()
+
+
+def test_a_resumed_training_numbers_its_words_as_before(tmp_path):
+    words = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    first = make_tokenizer(words, tmp_path).get_vocab()
+    assert make_tokenizer(reversed(words), tmp_path).get_vocab() == first
+
+
+def test_attention_written_out_predicts_the_same():
+    torch.manual_seed(0)
+    unet, inputs = make_unet().eval(), (torch.randn(2, 4, 16, 16), torch.tensor([10, 700]), torch.randn(2, 5, 128))
+    with torch.no_grad():
+        fused = unet(*inputs).sample
+        speed_up_training(unet, CPU)
+        torch.testing.assert_close(unet(*inputs).sample, fused, atol=1e-4, rtol=1e-3)
