@@ -194,20 +194,40 @@ class LatentDiffusion(nn.Module):
             guidance: s in uncond + s (cond - uncond); 7.5 is Stable Diffusion's habit, 1 asks the prompt alone.
             negative: text of the unconditional branch, the same for all prompts.
         """
+        shape = (len(prompts), self.vae.config.latent_channels, self.latent_size, self.latent_size)
+        scheduler = self.sampler(steps)
+        latents = draw_normal(shape, generator, self.device)
+        return self.decode(self.denoise(latents, prompts, scheduler, scheduler.timesteps, guidance, negative))
+
+    def sampler(self, steps: int) -> DDIMScheduler:
+        """DDIM with `steps` steps on this network's noise schedule."""
         # Latents have no fixed range, so they must not be clipped, whatever the folder's scheduler says.
         scheduler = DDIMScheduler.from_config(self.denoiser.scheduler.config, clip_sample=False)
         scheduler.set_timesteps(steps, device=self.device)
+        return scheduler
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: Float[Tensor, "b c y x"],
+        prompts: list[str],
+        scheduler: DDIMScheduler,
+        timesteps: Int[Tensor, " k"],
+        guidance: float,
+        negative: str = "",
+    ) -> Float[Tensor, "b c y x"]:
+        """Take the noise of `timesteps[0]` away step by step, guided as in `sample`; `scheduler` is a `sampler`.
+
+        All of the sampler's timesteps make an image of noise, the last ones alone redraw a noisy image.
+        """
         b = len(prompts)
         text = self.encode_text([*prompts, negative])
         text = torch.cat([text[:b], text[b:].expand(b, -1, -1)])
-        latents = draw_normal(
-            (b, self.vae.config.latent_channels, self.latent_size, self.latent_size), generator, self.device
-        )
-        for t in scheduler.timesteps:
+        for t in timesteps:
             raw = self.denoiser.raw(latents.repeat(2, 1, 1, 1), t.expand(2 * b), text)
             cond, uncond = raw.chunk(2)
             latents = scheduler.step(uncond + guidance * (cond - uncond), t, latents).prev_sample
-        return self.decode(latents)
+        return latents
 
     def _autocast(self) -> torch.autocast:
         dtype = self.denoiser.autocast

@@ -1,7 +1,6 @@
 """Turntable views as text-to-image would have drawn them: what Zero123 is given later instead of true pictures."""
 
 import torch
-from diffusers import DDIMScheduler
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
@@ -23,19 +22,12 @@ def redraw(
 
     Pose and silhouette stay, details and colours become the network's. `steps` are those of a whole DDIM schedule.
     """
-    denoiser = diffusion.denoiser
-    scheduler = DDIMScheduler.from_config(denoiser.scheduler.config, clip_sample=False)
-    scheduler.set_timesteps(steps, device=diffusion.device)
-    timesteps = scheduler.timesteps[scheduler.timesteps < strength * denoiser.steps]
+    scheduler = diffusion.sampler(steps)
+    timesteps = scheduler.timesteps[scheduler.timesteps < strength * diffusion.denoiser.steps]
     latents = diffusion.encode_images(images, generator)
     noise = draw_normal(latents.shape, generator, latents.device)
-    latents = denoiser.add_noise(latents, noise, timesteps[:1].expand(len(images)))
-    text = diffusion.encode_text(captions)
-    text = torch.cat([text, diffusion.encode_text([""]).expand_as(text)])
-    for t in timesteps:
-        cond, uncond = denoiser.raw(latents.repeat(2, 1, 1, 1), t.expand(len(text)), text).chunk(2)
-        latents = scheduler.step(uncond + guidance * (cond - uncond), t, latents).prev_sample
-    return diffusion.decode(latents)
+    latents = diffusion.denoiser.add_noise(latents, noise, timesteps[:1].expand(len(images)))
+    return diffusion.decode(diffusion.denoise(latents, captions, scheduler, timesteps, guidance))
 
 
 def redraw_references(
