@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
+from geodream_lib.precision import has_fast_bfloat16
 
 Status = Literal["ok", "optional", "problem"]
 
@@ -104,16 +105,8 @@ def _device() -> Check:
     return Check("device", "ok", f"{properties.name}, {memory:.0f} GB, CUDA {torch.version.cuda}")
 
 
-def has_fast_bf16() -> bool:
-    """Whether bfloat16 is computed by hardware: on the CUDA device if there is one, else on the CPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("sve_bf16"))
-
-
 def _precision() -> Check:
-    if has_fast_bf16():
+    if has_fast_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         return Check("bfloat16", "ok", "in hardware, autocast gains speed")
     return Check("bfloat16", "optional", "not in hardware, autocast to it would be slower: float32 (float16 on a GPU)")
 

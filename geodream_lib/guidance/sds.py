@@ -49,6 +49,24 @@ def timestep_weight(denoiser: Denoiser, t: Int[Tensor, " b"], weighting: Weighti
     return sigma**2 if weighting == "sds" else alpha * sigma**2
 
 
+def draw_noisy(
+    diffusion: LatentDiffusion,
+    images: Float[Tensor, "b h w 3"],
+    t_range: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "b c hl wl"], Int[Tensor, " b"], Float[Tensor, "b c hl wl"]]:
+    """What a distillation step starts from: `(latents, t, noise)`; the latents' gradient reaches the images.
+
+    Args:
+        images: of any size, values 0..1.
+        t_range: smallest and largest timestep as fractions, for example (0.02, 0.98).
+        generator: source of the VAE's sample, the timesteps and the noise, in this order.
+    """
+    latents = diffusion.encode_images(images, generator)
+    t = draw_timesteps(len(latents), *timestep_bounds(t_range, diffusion.denoiser.steps), generator, latents.device)
+    return latents, t, draw_normal(latents.shape, generator, latents.device)
+
+
 def as_loss(latents: Float[Tensor, "b c h w"], grad: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
     """A scalar with d loss / d latents = grad / b: half the squared distance to the point one gradient step away.
 
@@ -107,12 +125,9 @@ class SDSGuidance:
             t_range: smallest and largest timestep as fractions, for example (0.02, 0.98).
             generator: source of the VAE's sample, the timesteps and the noise.
         """
-        latents = self.diffusion.encode_images(images, generator)
+        latents, t, noise = draw_noisy(self.diffusion, images, t_range, generator)
         fixed = latents.detach()
-        pretrained = self.diffusion.denoiser
-        first, last = timestep_bounds(t_range, pretrained.steps)
-        t = draw_timesteps(len(fixed), first, last, generator, fixed.device)
-        noise = draw_normal(fixed.shape, generator, fixed.device)
         ask = self.prompts.perp_neg_condition if self.perp_neg else self.prompts.condition
-        grad = sds_gradient(pretrained, fixed, ask(azimuth, elevation), t, noise, self.scale, self.weighting)
+        condition = ask(azimuth, elevation)
+        grad = sds_gradient(self.diffusion.denoiser, fixed, condition, t, noise, self.scale, self.weighting)
         return Guided(as_loss(latents, grad), grad.norm(), t, fixed)

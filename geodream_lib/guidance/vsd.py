@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion, draw_normal
 from geodream_lib.guidance.prompts import Condition, PromptEmbeddings, guided_noise
-from geodream_lib.guidance.sds import Guided, as_loss, draw_timesteps, timestep_bounds, timestep_weight
+from geodream_lib.guidance.sds import Guided, as_loss, draw_noisy, draw_timesteps, timestep_weight
 
 
 @torch.no_grad()
@@ -115,15 +115,11 @@ class VSDGuidance:
             t_range: smallest and largest timestep as fractions, for example (0.02, 0.98).
             generator: source of the VAE's sample, the timesteps, the noise and the camera's coin.
         """
-        latents = self.diffusion.encode_images(images, generator)
+        latents, t, noise = draw_noisy(self.diffusion, images, t_range, generator)
         fixed = latents.detach()
-        pretrained = self.diffusion.denoiser
-        first, last = timestep_bounds(t_range, pretrained.steps)
-        t = draw_timesteps(len(fixed), first, last, generator, fixed.device)
-        noise = draw_normal(fixed.shape, generator, fixed.device)
         ask = self.prompts.perp_neg_condition if self.perp_neg else self.prompts.condition
         grad = vsd_gradient(
-            pretrained,
+            self.diffusion.denoiser,
             self.lora,
             fixed,
             ask(azimuth, elevation),

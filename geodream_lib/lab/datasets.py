@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from geodream_lib import cameras as cam
 from geodream_lib.lab.captions import caption, view_word
-from geodream_lib.lab.geometry import sdf
+from geodream_lib.lab.geometry import normals, sdf
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
@@ -94,14 +94,18 @@ def turntable_object(shard: int, index: int, split: str) -> tuple[LabObject, np.
     return sample_object(rng, split=split), rng
 
 
-def sdf_samples(obj: LabObject, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """8192 points `[n, 3]` of the cube and their exact signed distance, half precision; half hug the surface."""
+def sdf_samples(obj: LabObject, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """8192 points `[n, 3]` of the cube, their exact signed distance and its gradient, half precision.
+
+    Half of the points hug the surface.
+    """
     points = np.random.default_rng(seed).uniform(-1, 1, (65536, 3)).astype(np.float32)
     distance = sdf(obj, points)[0]
     near = np.argsort(np.abs(distance))[:4096]
     inside = np.flatnonzero(distance < 0)[:1024]
     chosen = np.concatenate([near, inside, np.arange(8192 - len(near) - len(inside))])
-    return points[chosen].astype(np.float16), distance[chosen].astype(np.float16)
+    points, distance = points[chosen], distance[chosen]
+    return points.astype(np.float16), distance.astype(np.float16), normals(obj, points).astype(np.float16)
 
 
 def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
@@ -122,13 +126,16 @@ def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
         IMAGE_SIZE,
     )
     images, alpha = render_rgba(objects, cameras, np.ones((len(objects), 3), np.float32), threads=1)
-    points, distances = zip(*map(sdf_samples, objects[::VIEWS_PER_TURNTABLE], range(TURNTABLES_PER_SHARD)), strict=True)
+    points, distances, slopes = zip(
+        *map(sdf_samples, objects[::VIEWS_PER_TURNTABLE], range(TURNTABLES_PER_SHARD)), strict=True
+    )
     shape = (TURNTABLES_PER_SHARD, VIEWS_PER_TURNTABLE, IMAGE_SIZE, IMAGE_SIZE)
     return {
         "images": images.reshape(*shape, 3),
         "alpha": alpha.reshape(shape),
         "points": np.stack(points),
         "sdf": np.stack(distances),
+        "normals": np.stack(slopes),
         "azimuth": azimuth,
         "elevation": elevation,
     }

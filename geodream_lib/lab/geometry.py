@@ -17,6 +17,14 @@ def sdf(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndar
     return distance, part
 
 
+def normals(obj: LabObject, points: Float[np.ndarray, "n 3"], step: float = 1e-3) -> Float[np.ndarray, "n 3"]:
+    """Unit gradient of the signed distance at world points, by central differences."""
+    offsets = step * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
+    ahead, behind = sdf(obj, (points + offsets[:, None]).reshape(-1, 3))[0].reshape(2, 3, -1)
+    slopes = (ahead - behind).T
+    return slopes / np.linalg.norm(slopes, axis=1, keepdims=True).clip(1e-12)
+
+
 def albedo(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     """Unshaded colour (sRGB, 0..1) of the primitive nearest to each world point."""
     return obj.primitives[sdf(obj, points)[1], COLOUR]

@@ -15,7 +15,7 @@ def redraw(
     captions: list[str],
     strength: float,
     generator: torch.Generator,
-    steps: int = 20,
+    steps: int = 12,
     guidance: float = 5.0,
 ) -> Float[Tensor, "b h w 3"]:
     """Noise images up to the timestep `strength` (0..1) and let text-to-image take it away again (SDEdit, Meng 2022).

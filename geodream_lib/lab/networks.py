@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
+from geodream_lib.volume.networks import CostVolumeNetworks
 
 IMAGE_SIZE = 128
 LATENT_SIZE = 16
@@ -141,3 +142,8 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
             hidden_act="gelu",
         )
     )
+
+
+def make_cost_volume_networks() -> CostVolumeNetworks:
+    """One-2-3-45's networks with a geometry decoder 64 wide (128 in the released ones)."""
+    return CostVolumeNetworks(hidden=64)

@@ -1,7 +1,8 @@
 """`python -m geodream_lib.lab.train NAME`: render the data it needs, train one lab network, write it to data/lab/.
 
 Run it again after an interruption and it goes on where it stopped. In order: vae, text_to_image, zero123, cost_volume
-(each needs the ones before it).
+(each needs the ones before it). With `--warm-start` a network begins as the one in the output folder instead of from
+scratch.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
 
 from geodream_lib.data import data_folder
 from geodream_lib.guidance import load_diffusion
@@ -25,16 +27,24 @@ from geodream_lib.lab.datasets import (
     turntable_object,
 )
 from geodream_lib.lab.imagined import redraw_references
-from geodream_lib.lab.networks import make_scheduler, make_tokenizer
+from geodream_lib.lab.networks import (
+    make_cost_volume_networks,
+    make_scheduler,
+    make_text_encoder,
+    make_tokenizer,
+    make_unet,
+    make_vae,
+)
 from geodream_lib.lab.train_cost_volume import train_cost_volume
 from geodream_lib.lab.train_text_to_image import train_text_to_image
 from geodream_lib.lab.train_vae import train_vae
-from geodream_lib.lab.train_zero123 import train_zero123
+from geodream_lib.lab.train_zero123 import start_zero123, train_zero123
 from geodream_lib.lab.training import Budget
+from geodream_lib.precision import has_fast_bfloat16
 from geodream_lib.storage import atomic_write
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.views.zero123 import Zero123
-from geodream_lib.volume.networks import save_cost_volume_networks
+from geodream_lib.volume.networks import load_cost_volume_networks, save_cost_volume_networks
 
 MINUTES = {"vae": 90.0, "text_to_image": 150.0, "zero123": 120.0, "cost_volume": 90.0}
 BATCH = {"vae": 16, "text_to_image": 64, "zero123": 64, "cost_volume": 1}
@@ -49,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="training time (default: what two CPU cores need)")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--warm-start", action="store_true", help="begin as the network in --out")
     parser.add_argument("--photographs", type=int, default=40, help="shards of 1024 photographs")
     parser.add_argument("--turntables", type=int, default=40, help="shards of 64 objects seen from 16 sides")
     parser.add_argument(
@@ -81,17 +92,22 @@ def main() -> None:
     common = {"budget": budget, "folder": arguments.work / name, "device": device}
 
     if name == "vae":
+        vae = load_vae(out / "text_to_image") if arguments.warm_start else make_vae()
         images = torch.cat([torch.from_numpy(load_shards(photographs, ("images",))["images"]), _views(turntables)[0]])
         test, alpha = _views(held_out)
-        vae = train_vae(images, test[:256], alpha[:256], **common)
+        vae = train_vae(vae, images, test[:256], alpha[:256], **common)
         vae.half().save_pretrained(out / "text_to_image" / "vae")
     elif name == "text_to_image":
         vae = load_vae(out / "text_to_image").to(device)
+        if arguments.warm_start:
+            shipped = StableDiffusionPipeline.from_pretrained(out / "text_to_image", torch_dtype=torch.float32)
+            tokenizer, model = shipped.tokenizer, {"unet": shipped.unet, "text_encoder": shipped.text_encoder}
+        else:
+            tokenizer = make_tokenizer(LEXICON, arguments.work / "tokenizer")
+            model = {"unet": make_unet(), "text_encoder": make_text_encoder(tokenizer)}
         shards = load_shards(photographs, ("images", "captions"))
-        tokenizer = make_tokenizer(LEXICON, arguments.work / "tokenizer")
-        model = train_text_to_image(
-            torch.from_numpy(shards["images"]), shards["captions"].tolist(), vae, tokenizer, **common
-        ).half()
+        images, captions = torch.from_numpy(shards["images"]), shards["captions"].tolist()
+        model = train_text_to_image(nn.ModuleDict(model), images, captions, vae, tokenizer, **common).half()
         StableDiffusionPipeline(
             vae=vae.half(),
             text_encoder=model["text_encoder"],
@@ -103,18 +119,25 @@ def main() -> None:
             requires_safety_checker=False,
         ).save_pretrained(out / "text_to_image")
     elif name == "zero123":
-        vae = load_vae(out / "text_to_image").to(device)
+        if arguments.warm_start:
+            zero123 = Zero123.load(out / "zero123")
+        else:
+            unet = UNet2DConditionModel.from_pretrained(out / "text_to_image/unet", torch_dtype=torch.float32)
+            zero123 = start_zero123(unet, load_vae(out / "text_to_image"))
         shards = {
             k: torch.from_numpy(v) for k, v in load_shards(turntables, ("images", "azimuth", "elevation")).items()
         }
-        unet = UNet2DConditionModel.from_pretrained(out / "text_to_image", subfolder="unet", torch_dtype=torch.float32)
         redrawn = draw_references(out / "text_to_image", shards["images"], arguments.work / "redrawn.npy", device)
-        zero123 = train_zero123(shards["images"], shards["azimuth"], shards["elevation"], vae, unet, redrawn, **common)
+        zero123 = train_zero123(zero123, **shards, redrawn=redrawn, **common)
         zero123.half().save(out / "zero123")
     else:
+        weights = out / "cost_volume" / "model.safetensors"
+        networks = load_cost_volume_networks(weights) if arguments.warm_start else make_cost_volume_networks()
         zero123 = Zero123.load(out / "zero123", device) if (out / "zero123").exists() else None
-        networks = train_cost_volume(turntables, held_out, zero123, predicted_objects=arguments.predicted, **common)
-        save_cost_volume_networks(out / "cost_volume" / "model.safetensors", networks.half())
+        networks = train_cost_volume(
+            networks, turntables, held_out, zero123, predicted_objects=arguments.predicted, **common
+        )
+        save_cost_volume_networks(weights, networks.half())
     shutil.copy(common["folder"] / "log.jsonl", arguments.work / f"{name}.jsonl")
 
 
@@ -131,7 +154,7 @@ def draw_references(folder: Path, images: torch.Tensor, cache: Path, device: tor
         objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(count)]
         rng = np.random.default_rng(0)
         captions = [caption(obj, rng, background="on a white background") for obj in objects]
-        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16)
+        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16 if has_fast_bfloat16(device) else None)
         drawn = redraw_references(diffusion, images[:, :REDRAWN_VIEWS], captions, seed=0).numpy()
         with atomic_write(cache) as temporary, temporary.open("wb") as file:
             np.save(file, drawn)

@@ -12,6 +12,7 @@ from geodream_lib import cameras as cam
 from geodream_lib.lab.datasets import REFERENCE_VIEWS, TURNTABLE_FOV, TURNTABLE_RADIUS, load_shards
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.training import Budget, train
+from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123 import Zero123, pose_token
 from geodream_lib.volume.blending import SourceViews
 from geodream_lib.volume.cost_volume import predict_volume
@@ -21,28 +22,30 @@ from geodream_lib.volume.prior_render import render_prior
 from geodream_lib.volume.projection import affine_matrices
 
 RESOLUTION = 48  # voxels per axis; 96 in the released networks
-HIDDEN = 64  # width of f_g; 128 in the released networks
 RAYS = 128
 BLENDED_VIEWS = 4  # views f_t blends colours from; all of them would cost more than the volume itself
 POSE_ERROR = 2.0  # degrees, sigma: what true views are made wrong by while there is no Zero123 to predict them
 VALIDATION_OBJECTS = 32
 PREDICTED_SHARE = 0.5  # of the training steps that see imperfect views
+STRANGER_SHARE = 0.4  # of those, how many have one view of another object among them
+PREDICTION_STEPS = 10  # of DDIM; what is wrong with a prediction shows after few
 
 
 @dataclass(frozen=True)
 class Turntables:
-    """Views `[objects, views, 3, h, w]` in 0..1, their cameras' angles in degrees, and exact SDF samples."""
+    """Views `[objects, views, 3, h, w]` in 0..1, their cameras' angles in degrees, exact SDF samples with normals."""
 
     images: Tensor
     azimuth: Tensor
     elevation: Tensor
     points: Tensor
     sdf: Tensor
+    normals: Tensor
 
 
 def load_turntables(paths: list[Path], device: torch.device) -> Turntables:
     """Turntable shards on `device`; images stay bytes until they are used."""
-    arrays = load_shards(paths, ("images", "azimuth", "elevation", "points", "sdf"))
+    arrays = load_shards(paths, ("images", "azimuth", "elevation", "points", "sdf", "normals"))
     tensors = {key: torch.from_numpy(value).to(device) for key, value in arrays.items()}
     tensors["images"] = tensors["images"].permute(0, 1, 4, 2, 3)
     return Turntables(**tensors)
@@ -62,11 +65,16 @@ def predict_turntables(zero123: Zero123, truth: Turntables, count: int, seed: in
         reference = truth.images[part, 0].permute(0, 2, 3, 1).float() / 255
         angles = [angle[part] - angle[part, :1] for angle in (truth.azimuth, truth.elevation)]
         pose = pose_token(*(angle.flatten() for angle in angles), torch.zeros_like(angles[0]).flatten())
-        with torch.autocast(result.device.type, torch.bfloat16):
+        with fast_autocast(result.device):
             embedding, latent = zero123.conditions(reference)
             token = zero123.clip_camera_projection(embedding.repeat_interleave(views, 0), pose)
             images = zero123.sample(
-                token, latent.repeat_interleave(views, 0), steps=25, guidance=2.0, eta=0.0, generator=generator
+                token,
+                latent.repeat_interleave(views, 0),
+                steps=PREDICTION_STEPS,
+                guidance=2.0,
+                eta=0.0,
+                generator=generator,
             )
         predicted = (images.clamp(0, 1) * 255).round().byte().permute(0, 3, 1, 2).unflatten(0, (-1, views))
         result[part, 1:] = predicted[:, 1:]
@@ -78,15 +86,24 @@ def turntable_cameras(azimuth: Tensor, elevation: Tensor) -> cam.Cameras:
     return cam.orbit(azimuth.cpu(), elevation.cpu(), TURNTABLE_RADIUS, TURNTABLE_FOV, IMAGE_SIZE).to(azimuth.device)
 
 
-def sdf_loss(networks: CostVolumeNetworks, volume: Tensor, points: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean |s - s*|, distances beyond 0.3 counted as 0.3 (far away only the sign matters), and the eikonal term."""
+def sdf_loss(
+    networks: CostVolumeNetworks, volume: Tensor, points: Tensor, truth: Tensor, normals: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean |s - s*|, distances beyond 0.3 counted as 0.3 (far away only the sign matters), and mean |ds/dx - n*|^2.
+
+    The second term, within 0.1 of the surface, holds the eikonal equation and more: s is interpolated between voxels,
+    and without it the surface ripples with their period. Elsewhere the gradient's length alone is asked to be 1.
+    """
     predicted, gradient = query_sdf_and_gradient(volume, networks.decoder, points)
     error = (predicted.clamp(-0.3, 0.3) - truth.clamp(-0.3, 0.3)).abs()
     error = error + 0.1 * (predicted - truth).abs()
-    return error.mean(), (gradient.norm(dim=-1) - 1).square().mean()
+    slope = (gradient - normals).square().sum(dim=-1)
+    eikonal = (gradient.norm(dim=-1) - 1).square()
+    return error.mean(), torch.where(truth.abs() < 0.1, slope, eikonal).mean()
 
 
 def train_cost_volume(
+    networks: CostVolumeNetworks,
     paths: list[Path],
     held_out_paths: list[Path],
     zero123: Zero123 | None,
@@ -99,8 +116,9 @@ def train_cost_volume(
     """One object per step (batch statistics are per object, as at inference), 5 to 10 of its views, eq. 4 on one more.
 
     Besides the paper's rendering loss the SDF is supervised directly: in the lab it is known exactly, and a step then
-    teaches every point of the cube instead of a few hundred rays. Without `zero123` imperfect
-    views are true ones with wrong poses.
+    teaches every point of the cube instead of a few hundred rays. Half of the steps see imperfect views: predicted by
+    `zero123`, or without it true ones with wrong poses; and some of them one view of another object, as a multi-view
+    model draws when it mistakes the reference.
     """
     truth, test = load_turntables(paths, device), load_turntables(held_out_paths, device)
     objects, views = truth.azimuth.shape
@@ -119,7 +137,7 @@ def train_cost_volume(
         cameras = turntable_cameras(data.azimuth[obj, chosen] + error[0], data.elevation[obj, chosen] + error[1])
         source = images[chosen].float() / 255
         affine = affine_matrices(cameras)
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             volume, mask, features = predict_volume(networks, source, affine, RESOLUTION)
         few = slice(BLENDED_VIEWS)
         sources = SourceViews(source[few], features[few].float(), affine[few], cameras.positions[few])
@@ -135,10 +153,14 @@ def train_cost_volume(
         count = torch.randint(5, 11, (), **draw).item()
         chosen, target = order[:count], order[count]
         images = predicted[obj] if use_predicted else truth.images[obj]
+        if imperfect and torch.rand((), **draw).item() < STRANGER_SHARE:
+            images = images.clone()
+            images[chosen[0]] = truth.images[torch.randint(objects, (), **draw), chosen[0]]
         error = torch.randn(2, count, **draw) * (POSE_ERROR if imperfect and not use_predicted else 0.0)
         volume, mask, sources = build(networks, truth, images, obj, chosen, error)
         index = torch.randint(truth.points.shape[1], (4096,), **draw)
-        distance, eikonal = sdf_loss(networks, volume, truth.points[obj, index].float(), truth.sdf[obj, index].float())
+        samples = (getattr(truth, key)[obj, index].float() for key in ("points", "sdf", "normals"))
+        distance, slope = sdf_loss(networks, volume, *samples)
 
         camera = turntable_cameras(truth.azimuth[obj, target][None], truth.elevation[obj, target][None])
         origins, directions = cam.rays(camera)
@@ -159,8 +181,8 @@ def train_cost_volume(
         )
         color = truth.images[obj, target].reshape(3, -1).T[pixels].float() / 255
         picture = functional.mse_loss(rendered.color, color)
-        parts = {"sdf": distance.item(), "eikonal": eikonal.item(), "color": picture.item()} if obj % 64 == 0 else {}
-        return 5 * distance + 0.05 * eikonal + picture, parts
+        parts = {"sdf": distance.item(), "slope": slope.item(), "color": picture.item()} if obj % 64 == 0 else {}
+        return 5 * distance + 0.1 * slope + picture, parts
 
     @torch.no_grad()
     def validate(model: nn.ModuleDict) -> dict[str, float]:
@@ -182,5 +204,5 @@ def train_cost_volume(
         results["inverse_deviation"] = model["networks"].inverse_deviation.item()
         return results
 
-    model = nn.ModuleDict({"networks": CostVolumeNetworks(hidden=HIDDEN)})
+    model = nn.ModuleDict({"networks": networks})
     return train("cost_volume", model, loss, budget=budget, folder=folder, device=device, validate=validate)["networks"]

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_unet, speed_up_training
+from geodream_lib.lab.networks import make_scheduler, speed_up_training
 from geodream_lib.lab.train_vae import to_network
 from geodream_lib.lab.training import Budget, train
+from geodream_lib.precision import fast_autocast
 
 
 @torch.no_grad()
@@ -19,7 +20,7 @@ def encode_dataset(vae: AutoencoderKL, images: Tensor, device: torch.device) -> 
     """Posterior mean and standard deviation of uint8 images, stacked along channels, half precision, on `device`."""
     moments = []
     for part in images.split(256):
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             posterior = vae.encode(to_network(part, device)).latent_dist
         moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
     return torch.cat(moments)
@@ -49,6 +50,7 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def train_text_to_image(
+    model: nn.ModuleDict,
     images: Tensor,
     captions: list[str],
     vae: AutoencoderKL,
@@ -58,7 +60,7 @@ def train_text_to_image(
     folder: Path,
     device: torch.device,
 ) -> nn.ModuleDict:
-    """Train UNet and text encoder together; the last 1024 photographs are held out for the validation loss.
+    """Train `unet` and `text_encoder` of `model`; the last 1024 photographs are held out for the validation loss.
 
     One caption in ten is replaced by the empty one, for classifier-free guidance. Pictures are mirrored at random: left
     and right are not words of the lab.
@@ -71,7 +73,7 @@ def train_text_to_image(
     scale = vae.config.scaling_factor
 
     def predict(model: nn.ModuleDict, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             text = model["text_encoder"](tokens).last_hidden_state
             return model["unet"](noisy, t, text).sample.float()
 
@@ -95,6 +97,5 @@ def train_text_to_image(
         ]
         return {"held_out_loss": torch.stack(errors).mean().item()}
 
-    model = nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(tokenizer)})
     speed_up_training(model["unet"], device)
     return train("text_to_image", model, loss, budget=budget, folder=folder, device=device, validate=validate)

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geodream_lib.lab.networks import make_vae
 from geodream_lib.lab.training import Budget, train
+from geodream_lib.precision import fast_autocast
 
 
 def to_network(images: Tensor, device: torch.device) -> Float[Tensor, "b 3 h w"]:
@@ -36,7 +36,7 @@ def vae_loss(
             dy.abs().mean(1, keepdim=True), (0, 0, 0, 1)
         )
         weight = 1 + 4 * functional.max_pool2d(detail, 5, stride=1, padding=2).clamp(max=0.5) * 2
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with fast_autocast(images.device):
         posterior = vae.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator, device=images.device)
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -52,7 +52,7 @@ def reconstruct(vae: AutoencoderKL, images: Tensor, device: torch.device) -> Flo
     """Encode (posterior mode) and decode uint8 images; result in 0..1."""
     results = []
     for part in images.split(64):
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             decoded = vae.decode(vae.encode(to_network(part, device)).latent_dist.mode()).sample
         results.append((decoded.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu())
     return torch.cat(results)
@@ -65,7 +65,16 @@ def psnr(a: Float[Tensor, "b h w 3"], b: Float[Tensor, "b h w 3"], mask: Tensor 
     return (-10 * ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).log10()).mean().item()
 
 
-def train_vae(images: Tensor, held_out: Tensor, alpha: Tensor, *, budget: Budget, folder: Path, device: torch.device):
+def train_vae(
+    vae: AutoencoderKL,
+    images: Tensor,
+    held_out: Tensor,
+    alpha: Tensor,
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+) -> AutoencoderKL:
     """Train on uint8 `images [n, h, w, 3]`; log PSNR on `held_out`, whole and on object pixels (`alpha` > 127)."""
     images = images.to(device)
 
@@ -78,7 +87,7 @@ def train_vae(images: Tensor, held_out: Tensor, alpha: Tensor, *, budget: Budget
         truth = held_out.float() / 255
         return {"psnr": psnr(decoded, truth), "psnr_object": psnr(decoded, truth, alpha > 127)}
 
-    model = nn.ModuleDict({"vae": make_vae()})
+    model = nn.ModuleDict({"vae": vae}).requires_grad_(True)
     vae = train("vae", model, loss, budget=budget, folder=folder, device=device, validate=validate)["vae"]
     normalize_latents(vae, images[torch.arange(0, len(images), max(1, len(images) // 4096), device=device)], device)
     return vae
@@ -93,7 +102,7 @@ def normalize_latents(vae: AutoencoderKL, images: Tensor, device: torch.device) 
     """
     latents = []
     for part in images.split(64):
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             latents.append(vae.encode(to_network(part, device)).latent_dist.mean.float())
     latents = torch.cat(latents)
     mean = latents.mean((0, 2, 3))

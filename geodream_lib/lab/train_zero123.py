@@ -11,6 +11,7 @@ from geodream_lib.lab.datasets import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE
 from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet, speed_up_training
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
 from geodream_lib.lab.training import Budget, train
+from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
 
 
@@ -25,12 +26,18 @@ def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return wide
 
 
+def start_zero123(text_to_image: UNet2DConditionModel, vae: AutoencoderKL) -> Zero123:
+    """An untrained Zero123: like the real one its UNet starts as a text-to-image one."""
+    return Zero123(
+        widen_input(text_to_image), vae, make_image_encoder(), CameraProjection(CONTEXT, CONTEXT), make_scheduler()
+    )
+
+
 def train_zero123(
+    zero123: Zero123,
     images: Tensor,
     azimuth: Tensor,
     elevation: Tensor,
-    vae: AutoencoderKL,
-    text_to_image: UNet2DConditionModel,
     redrawn: Tensor,
     *,
     budget: Budget,
@@ -44,11 +51,12 @@ def train_zero123(
     that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops both conditions (zeros
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
-    along, in place of the frozen CLIP of the real one. Like the real one the UNet starts from a text-to-image one. The
-    last 32 objects are held out for the validation loss.
+    along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last 32 objects are held out
+    for the validation loss.
     """
     drawn_views, first_drawn = redrawn.shape[1], images.shape[0] * images.shape[1]
     images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
+    vae = zero123.vae.to(device)
     moments = encode_dataset(vae, images, device)
     images = images.to(device)
     azimuth, elevation = azimuth.to(device), elevation.to(device)
@@ -82,7 +90,7 @@ def train_zero123(
         t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
         # The condition latent is the posterior mode, not scaled (as released).
         condition = torch.where(drop[:, None, None, None], 0.0, moments[source, :channels].float())
-        with torch.autocast(device.type, torch.bfloat16):
+        with fast_autocast(device):
             token = zero123.clip_camera_projection(zero123.clip_embedding(images[source].float() / 255), pose)
             token = torch.where(drop[:, None, None], 0.0, token)
             predicted = zero123.unet(torch.cat([noisy, condition], dim=1), t, token).sample
@@ -96,12 +104,9 @@ def train_zero123(
         fixed = torch.Generator(device).manual_seed(1)
         return {"held_out_loss": error(batch(objects - held, objects, 256, fixed), fixed).item()}
 
-    zero123 = Zero123(
-        widen_input(text_to_image), vae, make_image_encoder(), CameraProjection(CONTEXT, CONTEXT), make_scheduler()
-    )
     trained = nn.ModuleDict(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
-    )
+    ).requires_grad_(True)
     speed_up_training(zero123.unet, device)
     train("zero123", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return zero123.eval()
