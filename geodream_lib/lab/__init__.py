@@ -1,7 +1,7 @@
 """The lab world: objects, captions and exact images, small enough that networks can learn it on a CPU."""
 
 from geodream_lib.lab.captions import CONTENT_WORDS, LEXICON, VIEWS, caption, view_word
-from geodream_lib.lab.geometry import albedo, mesh, sdf
+from geodream_lib.lab.geometry import albedo, mesh, normals, sdf
 from geodream_lib.lab.objects import CATEGORIES, HELD_OUT, LabObject, is_symmetric, sample_object
 from geodream_lib.lab.render import LabRender, render, render_rgba
 from geodream_lib.lab.shape import COLORS
@@ -19,6 +19,7 @@ __all__ = [
     "caption",
     "is_symmetric",
     "mesh",
+    "normals",
     "render",
     "render_rgba",
     "sample_object",

@@ -19,6 +19,7 @@ def sdf(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndar
 
 def normals(obj: LabObject, points: Float[np.ndarray, "n 3"], step: float = 1e-3) -> Float[np.ndarray, "n 3"]:
     """Unit gradient of the signed distance at world points, by central differences."""
+    points = np.asarray(points, dtype=np.float32)
     offsets = step * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
     ahead, behind = sdf(obj, (points + offsets[:, None]).reshape(-1, 3))[0].reshape(2, 3, -1)
     slopes = (ahead - behind).T

@@ -15,7 +15,7 @@ def redraw(
     captions: list[str],
     strength: float,
     generator: torch.Generator,
-    steps: int = 12,
+    steps: int = 20,
     guidance: float = 5.0,
 ) -> Float[Tensor, "b h w 3"]:
     """Noise images up to the timestep `strength` (0..1) and let text-to-image take it away again (SDEdit, Meng 2022).
@@ -42,6 +42,6 @@ def redraw_references(
         strength = 0.3 + 0.35 * torch.rand((), generator=generator, device=generator.device).item()
         true = images[part].flatten(0, 1).to(diffusion.device).float() / 255
         words = [text for text in captions[part] for _ in range(views)]
-        drawn = redraw(diffusion, true, words, strength, generator)
+        drawn = redraw(diffusion, true, words, strength, generator, steps=12)
         result[part] = (drawn * 255).round().byte().cpu().unflatten(0, (-1, views))
     return result

@@ -16,7 +16,7 @@ from geodream_lib.precision import fast_autocast
 
 
 @torch.no_grad()
-def encode_dataset(vae: AutoencoderKL, images: Tensor, device: torch.device) -> Float[Tensor, "n 2c h w"]:
+def encode_dataset(vae: AutoencoderKL, images: Tensor, device: torch.device) -> Float[Tensor, "n c2 h w"]:
     """Posterior mean and standard deviation of uint8 images, stacked along channels, half precision, on `device`."""
     moments = []
     for part in images.split(256):

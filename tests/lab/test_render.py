@@ -48,6 +48,16 @@ def test_depth_and_normal_agree_with_the_signed_distance(category):
 
 
 @pytest.mark.parametrize("category", lab.CATEGORIES)
+def test_normals_lead_away_from_the_surface(category):
+    points = lab.mesh(example(category), 32).vertices
+    normals = lab.normals(example(category), points)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
+    before, after = (lab.sdf(example(category), points + step * normals)[0] for step in (-0.005, 0.005))
+    # Less where another part of the object becomes the nearest on the way.
+    assert np.median(after - before) == pytest.approx(0.01, abs=5e-4) and (after > before).mean() > 0.99
+
+
+@pytest.mark.parametrize("category", lab.CATEGORIES)
 def test_the_distance_never_jumps_over_the_surface(category):
     """A step of the reported distance from outside, in any direction, must stay outside."""
     rng = np.random.default_rng(0)

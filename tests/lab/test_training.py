@@ -16,7 +16,7 @@ from geodream_lib.lab.networks import (
 )
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
-from geodream_lib.lab.train_zero123 import widen_input
+from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
 from geodream_lib.lab.training import Budget, learning_rate, train
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 
@@ -99,6 +99,23 @@ def test_zero123_starts_as_the_text_to_image_network():
         narrow_out = unet(noisy, 500, text).sample
         wide_out = wide(torch.cat([noisy, beside], dim=1), 500, text).sample
     torch.testing.assert_close(wide_out, narrow_out, atol=1e-5, rtol=1e-4)
+
+
+def test_a_training_begins_where_the_network_it_is_given_stands(tmp_path):
+    torch.manual_seed(0)
+    zero123 = start_zero123(make_unet(), make_vae())
+    before = {name: tensor.clone() for name, tensor in zero123.state_dict().items()}
+    images = torch.randint(0, 255, (33, 16, 8, 8, 3), dtype=torch.uint8)
+    angles = torch.zeros(33, 16)
+    shards = {"images": images, "azimuth": angles, "elevation": angles, "redrawn": images[:, :2]}
+    common = {"folder": tmp_path, "device": CPU}
+    trained = train_zero123(zero123, **shards, budget=Budget(0.0, 2, 1e-3), **common).state_dict()
+    assert all(torch.equal(trained[name], tensor) for name, tensor in before.items())
+    train_zero123(zero123, **shards, budget=Budget(1e-3, 2, 1e-3, warmup_steps=1), **common)
+    moved = {
+        name.split(".")[0] for name, tensor in zero123.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert moved == {"unet", "image_encoder", "clip_camera_projection"}, "the autoencoder stays"
 
 
 def test_lexicon_words_are_single_tokens(tmp_path):
