@@ -148,7 +148,7 @@ def start_field(run: Run, volume: CostVolume) -> NeuSField:
         return NeuSField(
             volume.volume,
             networks.decoder,
-            networks.inverse_deviation.item(),
+            networks.inverse_deviation.item() * settings.sharpening,
             encoding,
             to_world=volume.to_world,
         )

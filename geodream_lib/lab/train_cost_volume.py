@@ -13,6 +13,7 @@ from geodream_lib.lab.datasets import REFERENCE_VIEWS, TURNTABLE_FOV, TURNTABLE_
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
+from geodream_lib.storage import atomic_write
 from geodream_lib.views.zero123 import Zero123, pose_token
 from geodream_lib.volume.blending import SourceViews
 from geodream_lib.volume.cost_volume import predict_volume
@@ -81,6 +82,16 @@ def predict_turntables(zero123: Zero123, truth: Turntables, count: int, seed: in
     return result
 
 
+def cached_predictions(cache: Path, zero123: Zero123, truth: Turntables, count: int, seed: int) -> Tensor:
+    """`predict_turntables`, kept in `cache` for a training that goes on."""
+    if not cache.exists():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        predicted = predict_turntables(zero123, truth, count, seed).cpu()
+        with atomic_write(cache) as temporary:
+            torch.save(predicted, temporary)
+    return torch.load(cache, weights_only=True).to(truth.images.device)
+
+
 def turntable_cameras(azimuth: Tensor, elevation: Tensor) -> cam.Cameras:
     """The cameras of turntable views; angles in degrees."""
     return cam.orbit(azimuth.cpu(), elevation.cpu(), TURNTABLE_RADIUS, TURNTABLE_FOV, IMAGE_SIZE).to(azimuth.device)
@@ -122,14 +133,11 @@ def train_cost_volume(
     """
     truth, test = load_turntables(paths, device), load_turntables(held_out_paths, device)
     objects, views = truth.azimuth.shape
-    predicted = truth.images[:0]
+    predicted, test_predicted = truth.images[:0], test.images[:0]
     if zero123 is not None:
-        cache = folder / "predicted.pt"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not cache.exists():
-            torch.save(predict_turntables(zero123, truth, min(predicted_objects, objects), seed=7).cpu(), cache)
-        predicted = torch.load(cache, weights_only=True).to(device)
-        test_predicted = predict_turntables(zero123, test, min(VALIDATION_OBJECTS, predicted_objects), seed=8)
+        predicted = cached_predictions(folder / "predicted.pt", zero123, truth, min(predicted_objects, objects), seed=7)
+        few = min(VALIDATION_OBJECTS, predicted_objects)
+        test_predicted = cached_predictions(folder / "predicted_held_out.pt", zero123, test, few, seed=8)
 
     def build(
         networks: CostVolumeNetworks, data: Turntables, images: Tensor, obj: int, chosen: Tensor, error: Tensor

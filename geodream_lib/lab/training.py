@@ -100,6 +100,7 @@ def train(
 
     bar = tqdm(total=round(60 * budget.minutes), initial=round(seconds), desc=name, unit="s")
     last_save, window = seconds, []
+    measure_after = seconds  # held-out numbers take at most about a tenth of the time
     while seconds < 60 * budget.minutes:
         start = time.perf_counter()
         rate = learning_rate(budget, step, seconds / (60 * budget.minutes))
@@ -123,8 +124,12 @@ def train(
         seconds += time.perf_counter() - start
         bar.update(round(seconds) - bar.n)
         if seconds - last_save > budget.checkpoint_seconds:
-            last_save = seconds
-            save(measure(record(parts)))
+            last_save, entry = seconds, record(parts)
+            if seconds >= measure_after:
+                start = time.perf_counter()
+                entry = measure(entry)
+                measure_after = seconds + 10 * (time.perf_counter() - start)
+            save(entry)
             window = window[-100:]
     bar.close()
     if last_save < seconds:
