@@ -61,12 +61,13 @@ class Cameras:
 class Guidance:
     """Score distillation by the 2D prior (eq. 9).
 
-    kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network. front, back, overhead: thresholds of
+    kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network (7.5 as released, which makes the lab's
+    colours glare). front, back, overhead: thresholds of
     the view-dependent prompts, degrees. lora_rank, lora_rate, lora_timesteps: of the network that follows the renders.
     """
 
     kind: str = "vsd"
-    scale: float = 7.5
+    scale: float = 4.0
     front: float = 30.0
     back: float = 40.0
     overhead: float = 60.0
@@ -163,7 +164,7 @@ def lab_preset() -> Preset:
             batch_size=2,
             size=annealed(200, 64, 96, 200, total_steps=320),
             # A volume rate of 1e-3 makes the surface ripple from voxel to voxel within 240 steps.
-            rates={"volume": 1e-4, "encoding": 2e-2, "texture": 5e-3, "background": 1e-3},
+            rates={"volume": 1e-4, "encoding": 1.2e-2, "texture": 3e-3, "background": 1e-3},
             schedules={"volume": paper_volume(320), "encoding": paper_texture(320), "texture": paper_texture(320)},
             t_max=annealed(0, 0.75, 0.25, 320, total_steps=320),
             weights={"sparsity": constant(0.0)},
@@ -181,7 +182,7 @@ def lab_preset() -> Preset:
                 steps=240,
                 batch_size=2,
                 size=constant(128),
-                rates={"encoding": 1e-2, "texture": 2e-3},
+                rates={"encoding": 6e-3, "texture": 1.5e-3},
                 schedules={"encoding": paper_texture(240), "texture": paper_texture(240)},
                 t_max=annealed(0, 0.6, 0.2, 240, total_steps=240),
             ),
