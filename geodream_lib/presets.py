@@ -62,8 +62,8 @@ class Guidance:
     """Score distillation by the 2D prior (eq. 9).
 
     kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network (7.5 as released, which makes the lab's
-    colours glare). front, back, overhead: thresholds of
-    the view-dependent prompts, degrees. lora_rank, lora_rate, lora_timesteps: of the network that follows the renders.
+    colours glare). front, back, overhead: thresholds of the view-dependent prompts, degrees. lora_rank, lora_rate,
+    lora_timesteps: of the network that follows the renders.
     """
 
     kind: str = "vsd"
