@@ -104,7 +104,7 @@ class Field:
     """Stage 3's representation and renderer. The hash encoding's sizes are those of Instant-NGP's names.
 
     sharpening: factor on the sharpness s that was learnt with the geometry decoder. As released it is 1, after 215000
-    steps of training; what the lab's learnt in a thousand (s = 86) would spread an outline over three pixels.
+    steps of training; what the lab's learnt in 2600 (s = 86) would spread an outline over three pixels.
     darkest: the darkest random background (the 2D prior has seen objects on light backgrounds only).
     """
 

@@ -1,6 +1,7 @@
 """`python -m geodream_lib.lab.cards`: draw the sample sheets of the lab networks' cards from the weights as they are.
 
-Objects and prompts are fixed by seed and held out of training, so that sheets of different weights can be compared.
+Everything is fixed by seed, so that sheets of different weights can be compared; the objects that the autoencoder and
+Zero123 are shown are held out of training.
 """
 
 import argparse
