@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from geodream_lib.lab.networks import (
+    make_cost_volume_networks,
     make_scheduler,
     make_text_encoder,
     make_tokenizer,
@@ -14,11 +15,13 @@ from geodream_lib.lab.networks import (
     make_vae,
     speed_up_training,
 )
+from geodream_lib.lab.train_cost_volume import sdf_loss
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
 from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
 from geodream_lib.lab.training import Budget, learning_rate, train
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
+from geodream_lib.volume import query_sdf_and_gradient
 
 CPU = torch.device("cpu")
 
@@ -47,6 +50,26 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
         assert torch.equal(a, b)
 
 
+def test_held_out_numbers_cost_at_most_about_a_tenth_of_the_time(tmp_path, monkeypatch):
+    now, measured = [0.0], []
+    monkeypatch.setattr("geodream_lib.lab.training.time.perf_counter", lambda: now[0])
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator):
+        now[0] += 1.0
+        return model["line"].weight.square().sum(), {}
+
+    def validate(model: nn.ModuleDict) -> dict[str, float]:
+        now[0] += 10.0
+        measured.append(now[0])
+        return {"held_out": 0.0}
+
+    model = nn.ModuleDict({"line": nn.Linear(1, 1)})
+    budget = Budget(minutes=10, batch_size=1, learning_rate=0.1, checkpoint_seconds=5)
+    train("line", model, loss, budget=budget, folder=tmp_path, device=CPU, validate=validate)
+    assert 4 <= len(measured) <= 7  # of 600 seconds of training, the last one at the end
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 100, "states are saved all the same"
+
+
 def test_training_stops_at_a_loss_that_is_not_finite(tmp_path):
     model = nn.ModuleDict({"line": nn.Linear(1, 1)})
 
@@ -72,6 +95,19 @@ def test_velocity_target_gives_back_image_and_noise():
     t, noisy, velocity = add_noise_for_v(latents, alphas, torch.Generator().manual_seed(3))
     alpha, sigma = alphas[t, None, None, None].sqrt(), (1 - alphas[t, None, None, None]).sqrt()
     torch.testing.assert_close(alpha * noisy - sigma * velocity, latents, atol=1e-5, rtol=1e-5)
+
+
+def test_the_loss_of_distances_is_zero_for_the_truth_and_knows_which_way_is_out():
+    """A fresh decoder is a ball of about 0.5 whatever the volume; its own distances and slopes are the truth here."""
+    torch.manual_seed(0)
+    networks, volume = make_cost_volume_networks(), torch.zeros(16, 8, 8, 8)
+    points = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1) * 0.5
+    sdf, slope = (x.detach() for x in query_sdf_and_gradient(volume, networks.decoder, points))
+    sdf = sdf.clamp(-0.09, 0.09)  # near the surface, where directions count
+    distance, same = sdf_loss(networks, volume, points, sdf, slope)
+    _, opposite = sdf_loss(networks, volume, points, sdf, -slope)
+    assert same < 1e-8 and distance < 0.1
+    torch.testing.assert_close(opposite, 4 * slope.square().sum(-1).mean())
 
 
 def test_normalised_latents_are_centred_and_decode_to_the_same_image():
