@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from geodream_lib.errors import InputError
+
+# In every folder of `atomic_folder`: it says that the folder may be replaced by a newer one.
+MARKER = ".geodream"
 
 
 @contextmanager
@@ -46,6 +50,46 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; it becomes `path` when the block ends without an error.
+
+    An error inside the block removes the temporary folder and leaves what was at `path` as it was. A folder that this
+    function wrote earlier is replaced; any other that holds something is the user's own and is refused at once.
+
+    Raises:
+        InputError: `path` is a file or somebody else's folder, or it cannot be written (disk full, not writable).
+    """
+    path, room = Path(path), None
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise InputError(f"{path} is not a folder; expected a new or an empty folder, choose another place")
+    if path.is_dir() and any(path.iterdir()) and not (path / MARKER).is_file():
+        raise InputError(f"{path} holds files of yours; expected a new or an empty folder, choose or empty one")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary, earlier = room / "new", room / "earlier"
+        temporary.mkdir()
+        yield temporary
+        (temporary / MARKER).touch()
+        if path.is_dir():
+            path.rename(earlier)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if earlier.is_dir():
+                earlier.rename(path)
+            raise
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot write {path}: {error}; free some space or choose another folder "
+            "(the earlier version of this folder, if there was one, is untouched)"
+        ) from error
+    finally:
+        if room is not None:
+            shutil.rmtree(room, ignore_errors=True)
 
 
 def write_json(path: Path | str, value: object) -> None:
