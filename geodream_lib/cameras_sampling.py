@@ -2,7 +2,9 @@
 
 threestudio's world is ours: z up, the object's front toward +x, azimuth counter-clockwise from +x. GeoDream's is the
 frame of its reference view: x right, y *down*, z away from that camera; azimuth 0 stands behind the object, 180 in
-front of it, and a negative elevation is above. In both, a camera is its OpenGL camera-to-world matrix.
+front of it, and a negative elevation is above. MVDream builds its cameras with y up and turns them before its network
+sees them: then z is up and the object's front toward +x as in ours, only that azimuth counts from -y, so that 90 is the
+front. In all, a camera is its OpenGL camera-to-world matrix.
 """
 
 import math
@@ -15,6 +17,8 @@ from geodream_lib.cameras import Cameras, orbit
 
 # Our axes in GeoDream's: +x (front) is its -z, +y its +x, +z (up) its -y.
 GEODREAM_TO_WORLD = ((0.0, 0.0, -1.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, -1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+# MVDream's y (up) is our +z, its z our -y.
+MVDREAM_TO_WORLD = ((1.0, 0.0, 0.0, 0.0), (0.0, 0.0, -1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 def sample_training_cameras(
@@ -64,6 +68,18 @@ def from_threestudio(c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
 def from_geodream(c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
     """Camera-to-world matrices of GeoDream in our world: azimuth becomes 180 - azimuth, elevation changes its sign."""
     return c2w.new_tensor(GEODREAM_TO_WORLD) @ c2w
+
+
+def from_mvdream(c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
+    """Camera-to-world matrices of MVDream, y up, in our world: azimuth becomes azimuth - 90, elevation stays."""
+    return c2w.new_tensor(MVDREAM_TO_WORLD) @ c2w
+
+
+def mvdream_condition(c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 16"]:
+    """What MVDream's network is told of a camera of ours: the rows of its matrix, the position moved to distance 1."""
+    condition = c2w.clone()
+    condition[:, :3, 3] /= c2w[:, :3, 3].norm(dim=-1, keepdim=True) + 1e-8
+    return condition.flatten(1)
 
 
 def model_view_projection(cameras: Cameras, near: float, far: float) -> Float[Tensor, "n 4 4"]:

@@ -2,6 +2,7 @@
 
 from geodream_lib.views.background import center_object, remove_background
 from geodream_lib.views.images import read_image, write_image
+from geodream_lib.views.mvdream import MVDream
 from geodream_lib.views.posed_views import PosedViews
 from geodream_lib.views.reference import load_reference, prepare_reference
 from geodream_lib.views.sampling import (
@@ -15,6 +16,7 @@ from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
 
 __all__ = [
     "CameraProjection",
+    "MVDream",
     "PosedViews",
     "RelativePose",
     "Zero123",
