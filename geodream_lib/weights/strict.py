@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
@@ -65,7 +65,8 @@ def network(kind: type[nn.Module], config: Mapping, tensors: Mapping[str, Tensor
     Raises:
         InputError: a name or a shape does not fit.
     """
-    with torch.device("meta"):
+    # Parameters without memory, but real buffers: those that no checkpoint holds must be computed.
+    with init_empty_weights():
         built = kind(**config)
     load_into(built, {name: tensor.to("meta") for name, tensor in tensors.items()}, source)
     built.load_state_dict(tensors, assign=True)
