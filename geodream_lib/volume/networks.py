@@ -1,7 +1,5 @@
 """The networks of stage 2 as one checkpoint, in the layout One-2-3-45 releases."""
 
-import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
-from geodream_lib.storage import load_into, load_tensors, save_tensors
+from geodream_lib.storage import load_into, save_tensors
 from geodream_lib.volume.blending import BlendingTextureDecoder
 from geodream_lib.volume.decoder import GeometryDecoder
 from geodream_lib.volume.features import FeatureNet, compress_layer
 from geodream_lib.volume.regularizer import CostRegularizer
+from geodream_lib.weights.read import read_weights
 
 # Names in the released checkpoint (a dict of state dicts) and here.
 _OFFICIAL = {
@@ -69,10 +68,9 @@ def load_cost_volume_networks(path: Path | str) -> CostVolumeNetworks:
     on the CPU; normalisation uses batch statistics all the same (see `norm`).
 
     Raises:
-        InputError: the file is missing, truncated or holds something else.
+        InputError: the file is missing, truncated, not to be trusted (see `read_weights`) or holds something else.
     """
-    path = Path(path)
-    tensors = load_tensors(path)[0] if path.suffix == ".safetensors" else _read_checkpoint(path)
+    tensors = read_weights(path)
     renamed = {}
     for name, tensor in tensors.items():
         prefix = next((prefix for prefix in _OFFICIAL if name.startswith(prefix)), None)
@@ -87,24 +85,3 @@ def load_cost_volume_networks(path: Path | str) -> CostVolumeNetworks:
     networks = CostVolumeNetworks(hidden=first.shape[0], latent=second.shape[1] - first.shape[0])
     load_into(networks, renamed, str(path))
     return networks.eval()
-
-
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint that is a dict of state dicts, named `<network>.<parameter>`."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = re.split(r"[\n.]", str(error).strip())[0] or type(error).__name__
-        raise InputError(
-            f"cannot read weights from {path}: {reason}; the file is missing, truncated or not a checkpoint of "
-            "tensors, fetch it anew"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}; expected a dict of state dicts (ckpt_215000.pth)")
-    return {
-        f"{network}.{name}": tensor
-        for network, state in content.items()
-        if isinstance(state, Mapping)
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor)
-    }
