@@ -1,6 +1,6 @@
 """What is installed and active on this machine, and how to get what is not: `geodream doctor`.
 
-Nothing here imports a CUDA library: whether one is installed is read from the environment's metadata.
+Without a CUDA device no CUDA library is imported; with one they are, because only that shows whether they work.
 """
 
 import os
@@ -8,7 +8,6 @@ import platform
 import shutil
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -16,20 +15,13 @@ import torch
 from packaging.requirements import Requirement
 from safetensors import SafetensorError, safe_open
 
+from geodream_lib import cuda_libraries
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.precision import has_fast_bfloat16
 
 Status = Literal["ok", "optional", "problem"]
 
-# import name: (what it is for, how to get it; kaolin's and the compiled ones' conditions are in environment.yml)
-CUDA_LIBRARIES = {
-    "nerfacc": ("ray marching", 'pip install -e ".[gpu]"'),
-    "torchsparse": ("sparse 3D convolution", "compile it, see environment.yml"),
-    "tinycudann": ("hash encoding", "compile it, see environment.yml"),
-    "kaolin": ("meshes and rasterising", "conda install -c conda-forge kaolin, see environment.yml"),
-    "nvdiffrast": ("rasterising, non-commercial licence", "compile it, see environment.yml"),
-}
 LAB_MODELS = ("text_to_image", "zero123", "cost_volume")
 DISK_GB = 2.0  # a run of the lab preset with its previews, and room to spare
 
@@ -53,7 +45,7 @@ def report() -> list[Check]:
         _threads(),
         *_lab_weights(),
         _disk(Path.cwd()),
-        *(_cuda_library(name) for name in CUDA_LIBRARIES),
+        *(_cuda_library(name) for name in cuda_libraries.LIBRARIES),
     ]
 
 
@@ -153,14 +145,25 @@ def _disk(folder: Path) -> Check:
 
 
 def _cuda_library(name: str) -> Check:
-    role, how = CUDA_LIBRARIES[name]
-    if find_spec(name) is None:
-        return Check(name, "optional", f"not installed ({role}, optional)", how if torch.cuda.is_available() else "")
+    """`active` is what the library's operation really goes through on this machine."""
+    library = cuda_libraries.LIBRARIES[name]
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         version = "of unknown version"
     if (name, version) == ("kaolin", "0.1"):
-        return Check(name, "problem", "0.1 is an empty placeholder", f"pip uninstall kaolin, then {how}")
-    use = role if torch.cuda.is_available() else f"{role}, idle without a CUDA device"
-    return Check(name, "ok", f"{version} ({use})")
+        return Check(name, "problem", "0.1 is an empty placeholder", f"pip uninstall kaolin, then {library.how}")
+    state, fault = cuda_libraries.state(name)
+    if state == "missing":
+        advice = library.how if torch.cuda.is_available() else ""
+        return Check(name, "optional", f"not installed ({library.operation}, optional)", advice)
+    if state == "broken":
+        detail = f"{version} does not load, {library.operation} goes through PyTorch: {fault}"
+        return Check(name, "optional", detail, f"install it anew, or pip uninstall {name}: {library.how}")
+    use = {
+        "active": "active",
+        "no device": "idle without a CUDA device",
+        "switched off": f"not used; if its licence allows your use, set {library.switch}=1",
+        "yields": f"idle, {library.yields_to} goes first",
+    }[state]
+    return Check(name, "ok", f"{version} ({library.operation}, {use})")

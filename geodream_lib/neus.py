@@ -3,9 +3,16 @@
 The renderings that train the cost volume (eq. 4) and those that are refined (eq. 9) share these formulas.
 """
 
+from types import ModuleType
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from geodream_lib.cuda_libraries import library
+
+# Keeps the transmittance of a wholly opaque section above zero, and so its gradient finite.
+LEAK = 1e-7
 
 
 def section_alpha(
@@ -38,14 +45,31 @@ def section_alpha(
 
 def rendering_weights(alpha: Float[Tensor, "r s"]) -> Float[Tensor, "r s"]:
     """alpha_i times the transmittance up to section i: the product of (1 - alpha_j) over all j < i."""
-    passed = torch.cumprod(1 - alpha + 1e-7, dim=-1)
+    passed = torch.cumprod(1 - alpha + LEAK, dim=-1)
     return alpha * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=-1)
 
 
 def packed_weights(alpha: Float[Tensor, " k"], ray: Int[Tensor, " k"], rays: int) -> Float[Tensor, " k"]:
-    """`rendering_weights` of sections that are stored ray after ray; the sections left out are transparent."""
+    """`rendering_weights` of sections that are stored ray after ray; the sections left out are transparent.
+
+    On CUDA through nerfacc where it is active, which scans the sections as they lie.
+    """
+    if nerfacc := library("nerfacc", alpha, ray):
+        return packed_weights_nerfacc(nerfacc, alpha, ray, rays)
     rows, place = lay_out(alpha, ray, rays, fill=0.0)
     return rendering_weights(rows).view(-1).gather(0, place)
+
+
+def packed_weights_nerfacc(
+    nerfacc: ModuleType, alpha: Float[Tensor, " k"], ray: Int[Tensor, " k"], rays: int
+) -> Float[Tensor, " k"]:
+    """`packed_weights` by nerfacc 0.5.3, whose scans are compiled for float32 and int64.
+
+    Its transmittance is the product of 1 - alpha, to which the leak is added by taking it from alpha; its backward pass
+    divides by that factor, as the one of `torch.cumprod` does.
+    """
+    passed = nerfacc.render_transmittance_from_alpha(alpha.float() - LEAK, ray_indices=ray.long(), n_rays=rays)
+    return (alpha * passed).to(alpha.dtype)
 
 
 def lay_out(

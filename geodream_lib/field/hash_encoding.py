@@ -10,6 +10,7 @@ The grid geometry follows tiny-cuda-nn, so a table trained there reads the same 
 """
 
 import functools
+import logging
 import math
 from types import ModuleType
 from typing import NamedTuple
@@ -18,6 +19,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from geodream_lib.cuda_libraries import library
+
+logger = logging.getLogger(__name__)
 
 PRIMES = (1, 2654435761, 805459861)
 
@@ -111,12 +116,56 @@ def _level_arrays(levels: tuple[Level, ...]) -> tuple[np.ndarray, ...]:
     return tuple(np.array(column, dtype) for column, dtype in zip(zip(*levels, strict=True), dtypes, strict=True))
 
 
+@functools.cache
+def tinycudann_grid(
+    tinycudann: ModuleType,
+    device: torch.device,
+    levels: int,
+    features: int,
+    log2_table: int,
+    base_resolution: int,
+    growth: float,
+) -> nn.Module | None:
+    """tiny-cuda-nn's encoding of this geometry on the current CUDA device, its table taken away: ours is lent to it.
+
+    In float32, as in the public systems. None where it does not know that number of features, or would read our table
+    differently: it computes the scale of a level in float32, so that a dense level whose `scale` is a whole number may
+    get one vertex more per axis.
+    """
+    if features not in (1, 2, 4, 8):
+        return None
+    geometry = {
+        "otype": "HashGrid",
+        "n_levels": levels,
+        "n_features_per_level": features,
+        "log2_hashmap_size": log2_table,
+        "base_resolution": base_resolution,
+        "per_level_scale": growth,
+        "interpolation": "Linear",
+    }
+    grid = tinycudann.Encoding(3, geometry, dtype=torch.float32)
+    last = grid_levels(levels, log2_table, base_resolution, growth)[-1]
+    if grid.params.numel() != (last.offset + last.size) * features:
+        logger.warning("tiny-cuda-nn lays out the hash table of %s differently, PyTorch encodes instead", geometry)
+        return None
+    grid.params = nn.Parameter(grid.params.new_empty(0), requires_grad=False)
+    return grid
+
+
+def encode_with_grid(
+    grid: nn.Module, points: Float[Tensor, "n 3"], table: Float[Tensor, "rows features"]
+) -> Float[Tensor, "n dimension"]:
+    """`encode_reference` by a grid of `tinycudann_grid` that reads, and sends its gradient to, our table."""
+    return torch.func.functional_call(grid, {"params": table.view(-1)}, (points.detach(),))
+
+
 class HashEncoding(nn.Module):
     """Learnable look-up of a feature vector for any point (h_Omega of eq. (8)).
 
     The defaults are those of the released GeoDream configuration: 16 levels from 16 to 4096 vertices per axis. A
-    float32 table on the CPU goes through the compiled kernels of hash_kernels.py (4-5 times faster) when those can be
-    imported; everything else goes through `encode_reference`, which says the same.
+    float32 table goes through tiny-cuda-nn on CUDA where that is active, and on the CPU through the compiled kernels of
+    hash_kernels.py (4-5 times faster) when those can be imported; everything else goes through `encode_reference`,
+    which says the same.
 
     Warning: not differentiable with respect to the points.
     """
@@ -148,7 +197,11 @@ class HashEncoding(nn.Module):
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n dimension"]:
         """Encode points of the unit cube [0, 1]^3."""
-        compiled = points.device.type == "cpu" and self.table.dtype == torch.float32 and _compiled_kernels()
-        if compiled:
-            return _CompiledEncoding.apply(points.detach().float().contiguous(), self.table, self.levels)
+        if self.table.dtype == torch.float32:
+            if tinycudann := library("tinycudann", points, self.table):
+                grid = tinycudann_grid(tinycudann, points.device, **self.config)
+                if grid is not None and points.shape[0] > 0:
+                    return encode_with_grid(grid, points, self.table)
+            if points.device.type == "cpu" and _compiled_kernels():
+                return _CompiledEncoding.apply(points.detach().float().contiguous(), self.table, self.levels)
         return encode_reference(points, self.table, self.levels)

@@ -15,6 +15,7 @@ from torch import Tensor
 from geodream_lib.cameras import Cameras
 from geodream_lib.errors import InputError
 from geodream_lib.mesh.visibility import visible_faces
+from geodream_lib.mesh.visibility_cuda import visible_faces_by_library
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def rasterize(cameras: Cameras, vertices: Float[Tensor, "v 3"], faces: Int[Tenso
     height, width = cameras.height, cameras.width
     w2c = cameras.w2c.to(vertices.dtype)
     local = torch.einsum("nij,vj->nvi", w2c[:, :3, :3], vertices) + w2c[:, None, :3, 3]
-    face_ids = visible_faces(local, cameras.intrinsics, faces, height, width)
+    face_ids = visible_faces_by_library(local, cameras.intrinsics, faces, height, width)
+    if face_ids is None:
+        face_ids = visible_faces(local, cameras.intrinsics, faces, height, width)
 
     covered = (face_ids.flatten() >= 0).nonzero()[:, 0]
     camera, row, column = covered // (height * width), covered // width % height, covered % width
@@ -64,7 +67,9 @@ def rasterize(cameras: Cameras, vertices: Float[Tensor, "v 3"], faces: Int[Tenso
     a, b, c = (corners[..., :2] + corners[..., 2:] * ray[:, None]).unbind(1)
     weights = torch.stack([_cross(b, c), _cross(c, a), _cross(a, b)], dim=-1)
     total = weights.sum(-1, keepdim=True)
-    barycentrics = weights / torch.where(total == 0, torch.ones_like(total), total)
+    # A CUDA rasteriser may show a face at a centre that lies a hair outside of it: the nearest place on it is meant.
+    barycentrics = (weights / torch.where(total == 0, torch.ones_like(total), total)).clamp(min=0)
+    barycentrics = barycentrics / barycentrics.sum(-1, keepdim=True).clamp(min=1)
     depth = -(barycentrics * corners[..., 2]).sum(-1)
 
     shape = (len(cameras), height, width)
