@@ -13,6 +13,8 @@ from geodream_lib.views.sampling import (
     sample_viewpoints,
 )
 from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
+from geodream_lib.views.zero123plus import Zero123Plus
+from geodream_lib.views.zero123plus_layout import zero123plus_viewpoints
 
 __all__ = [
     "CameraProjection",
@@ -20,6 +22,7 @@ __all__ = [
     "PosedViews",
     "RelativePose",
     "Zero123",
+    "Zero123Plus",
     "center_object",
     "load_reference",
     "pose_cameras",
@@ -31,4 +34,5 @@ __all__ = [
     "sample_mvdream_viewpoints",
     "sample_viewpoints",
     "write_image",
+    "zero123plus_viewpoints",
 ]
