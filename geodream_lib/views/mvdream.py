@@ -21,8 +21,9 @@ from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
 from geodream_lib.guidance.load import load_diffusion
 from geodream_lib.storage import atomic_folder, load_into, load_tensors, save_tensors, write_json
 from geodream_lib.views.mvdream_network import MultiViewUNet
+from geodream_lib.views.sampling import MVDREAM_REFERENCES
 
-AZIMUTHS = (0.0, 90.0, 180.0, 270.0)  # front, then counter-clockwise seen from above
+AZIMUTHS = tuple(MVDREAM_REFERENCES.values())  # front first, then counter-clockwise seen from above
 CAMERA = Path("camera_embedding") / "diffusion_pytorch_model.safetensors"
 
 
