@@ -4,6 +4,7 @@ Liu et al., "Zero-1-to-3", 2023. A Stable Diffusion UNet with two conditions: th
 noisy one (8 input channels), and one cross-attention token made of the input's CLIP embedding and the pose.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
 
 from geodream_lib.errors import InputError
+from geodream_lib.views.ddim import ddim, ddim_timesteps
 from geodream_lib.views.sampling import RelativePose
 from geodream_lib.views.zero123_files import load_parts, save_parts
 
@@ -31,24 +33,10 @@ def pose_token(
         azimuth, elevation: target minus reference, degrees. The polar angle is measured from the pole, so a camera that
             goes up has a negative first number. Angles in T are radians.
         radius: target minus reference; 0 when the camera stays on its sphere. Stable Zero123 was trained with another
-            fourth number: the reference's own polar angle in radians, pi/2 at elevation 0.
+            fourth number: the reference's own polar angle in radians, pi/2 at elevation 0 (see `Zero123.predict`).
     """
     turn = torch.deg2rad(azimuth)
     return torch.stack([-torch.deg2rad(elevation), turn.sin(), turn.cos(), radius], dim=-1)
-
-
-def ddim_timesteps(scheduler: DDIMScheduler, steps: int, drop_noisiest: bool = False) -> list[int]:
-    """The timesteps of a DDIM run, from noise to image.
-
-    `drop_noisiest` is what the released Zero123 sampler does, perhaps by accident: it lists 1, 1 + r, 1 + 2r ... with
-    r = 1000 // steps, and starts from the last but one. With 75 steps it starts at t = 976, with 50 at 961, with 4 at
-    501, from pure noise all the same. Without it the schedule is the one of the scheduler's configuration.
-    """
-    scheduler.set_timesteps(steps)
-    if not drop_noisiest:
-        return scheduler.timesteps.tolist()
-    total = scheduler.config.num_train_timesteps
-    return [t + 1 for t in range(0, total, total // steps)][-2::-1]
 
 
 def clip_pixels(images: Float[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 {size} {size}"]:
@@ -160,12 +148,17 @@ class Zero123(nn.Module):
         eta: float,
         generator: torch.Generator,
         reference_elevation: float = 0.0,
+        radius: float = 0.0,
         batch_size: int = 8,
         autocast: torch.dtype | None = None,
         drop_noisiest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> Float[Tensor, "n h w 3"]:
         """The object of `reference` seen from every pose, 0..1, on white.
+
+        The fourth number of the pose follows one of three rules. Zero123: `radius`. Stable Zero123: the polar angle of
+        the reference, 90 degrees - `reference_elevation`. One-2-3-45 and GeoDream: 0, or pi/2 for Stable Zero123
+        whatever the elevation, which is what the defaults of both arguments give.
 
         Args:
             reference: square image on white, 0..1, object centred (`prepare_reference`); sides a multiple of the VAE's
@@ -174,6 +167,7 @@ class Zero123(nn.Module):
             steps, guidance, eta: of DDIM with classifier-free guidance; the released systems use 50 to 75, 3 and 1.
             generator: draws the noise, for all poses at once: the result does not depend on `batch_size`.
             reference_elevation: absolute elevation of the reference in degrees; read when `stable`.
+            radius: how much farther from the object than the reference the poses are; read when not `stable`.
             batch_size: poses that go through the networks together (twice as many images with guidance).
             autocast: `torch.bfloat16` or `torch.float16` to compute in lower precision, None to leave it.
             drop_noisiest: the released sampler's shorter schedule (see `ddim_timesteps`).
@@ -190,7 +184,8 @@ class Zero123(nn.Module):
             raise InputError("no pose to predict; expected at least one relative pose")
         with torch.autocast(self.device.type, dtype=autocast, enabled=autocast is not None):
             embedding, latent = self.conditions(reference[None].to(self.device))
-            token = self._tokens(embedding, poses, reference_elevation)
+            fourth = math.radians(90.0 - reference_elevation) if self.stable else radius
+            token = self._tokens(embedding, poses, fourth)
             latent = latent.expand(len(poses), -1, -1, -1)
             return self.sample(token, latent, steps, guidance, eta, generator, batch_size, drop_noisiest, progress)
 
@@ -214,29 +209,32 @@ class Zero123(nn.Module):
             latent: the reference's `concat_latent`, one per image.
             steps, guidance, eta, generator, batch_size, drop_noisiest, progress: as for `predict`.
         """
-        timesteps = ddim_timesteps(self.scheduler, steps, drop_noisiest)
-        sample = _noise(latent.shape, generator, self.device) * self.scheduler.init_noise_sigma
         parts = [slice(start, start + batch_size) for start in range(0, len(latent), batch_size)]
-        for done, t in enumerate(timesteps, start=1):
-            prediction = torch.cat([self._guided(sample[i], token[i], latent[i], t, guidance) for i in parts])
-            noise = _noise(latent.shape, generator, self.device) if eta > 0 else None
-            sample = self.scheduler.step(prediction, t, sample, eta=eta, variance_noise=noise).prev_sample
+
+        def predict(sample: Tensor, t: int) -> Tensor:
+            return torch.cat([self.guided(sample[i], token[i], latent[i], t, guidance) for i in parts])
+
+        def draw() -> Tensor:
+            return torch.randn(latent.shape, generator=generator, device=generator.device).to(self.device)
+
+        timesteps = ddim_timesteps(self.scheduler, steps, drop_noisiest)
+        trajectory = ddim(self.scheduler, predict, timesteps, eta, draw)
+        sample = next(trajectory)
+        for done, latents in enumerate(trajectory, start=1):
+            sample = latents
             if progress is not None:
                 progress(done, len(timesteps))
-        return torch.cat([self._decode(sample[i]) for i in parts])
+        return torch.cat([self.decode(sample[i]) for i in parts])
 
     def _tokens(
-        self, embedding: Float[Tensor, "1 e"], poses: Sequence[RelativePose], reference_elevation: float
+        self, embedding: Float[Tensor, "1 e"], poses: Sequence[RelativePose], fourth: float
     ) -> Float[Tensor, "n 1 c"]:
         """One cross-attention token per pose."""
         angles = torch.tensor([[pose.azimuth, pose.elevation] for pose in poses], device=self.device)
-        fourth = torch.zeros(len(poses), device=self.device)
-        if self.stable:
-            fourth += torch.deg2rad(torch.tensor(90.0 - reference_elevation))
-        pose = pose_token(angles[:, 0], angles[:, 1], fourth)
+        pose = pose_token(angles[:, 0], angles[:, 1], torch.full_like(angles[:, 0], fourth))
         return self.clip_camera_projection(embedding.expand(len(poses), -1), pose)
 
-    def _guided(
+    def guided(
         self,
         sample: Float[Tensor, "n c hl wl"],
         token: Float[Tensor, "n 1 d"],
@@ -253,10 +251,7 @@ class Zero123(nn.Module):
         unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
 
-    def _decode(self, sample: Float[Tensor, "n c hl wl"]) -> Float[Tensor, "n h w 3"]:
+    def decode(self, sample: Float[Tensor, "n c hl wl"]) -> Float[Tensor, "n h w 3"]:
+        """Latents, multiplied by the VAE's factor as the sampler has them, to images 0..1."""
         pixels = self.vae.decode((sample / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
         return (pixels.float().permute(0, 2, 3, 1) / 2 + 0.5).clamp(0, 1)
-
-
-def _noise(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device).to(device)

@@ -1,5 +1,6 @@
 """Zero123's folder in the diffusers layout, read strictly and written whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,48 +37,55 @@ def load_parts(folder: Path) -> tuple[dict[str, nn.Module | DDIMScheduler], dict
         if not (folder / name).is_dir():
             raise InputError(f"{folder} has no {name}/; expected Zero123 in the diffusers layout, fetch it anew")
     kinds = NETWORKS | {"vae": autoencoder_class(folder)}
-    parts = {name: _network(kind, folder, name) for name, kind in kinds.items()}
+    parts = {name: read_network(kind, folder / name) for name, kind in kinds.items()}
     try:
         parts["scheduler"] = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"cannot read {folder / 'scheduler'}: {_first_line(error)}; fetch it anew") from error
     projection, _ = load_tensors(folder / PROJECTION / WEIGHTS)
-    _check_fit(folder, parts, projection)
+    check_fit(parts, projection, str(folder))
     config = folder / PROJECTION / "config.json"
     return parts, projection, bool(config.is_file() and read_json(config).get("stable", False))
 
 
-def _network(kind: type, folder: Path, name: str) -> nn.Module:
-    """One network with all of its weights, none left over."""
+def read_network(kind: type, folder: Path) -> nn.Module:
+    """One network with all of its weights, none left over.
+
+    Raises:
+        InputError: `folder` cannot be read, or it holds another network.
+    """
     try:
-        network, info = kind.from_pretrained(folder, subfolder=name, local_files_only=True, output_loading_info=True)
+        network, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"cannot read {folder / name}: {_first_line(error)}; expected the config and the whole weights of a "
+            f"cannot read {folder}: {_first_line(error)}; expected the config and the whole weights of a "
             f"{kind.__name__}, fetch the folder anew"
         ) from error
     missing, unknown = list(info["missing_keys"]), list(info["unexpected_keys"])
     if missing or unknown or info["mismatched_keys"]:
         shown = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in unknown]
         shown += [f"mismatched {key}" for key in info["mismatched_keys"]]
-        raise InputError(
-            f"{folder / name} does not fit {kind.__name__}: {shown[0]}; is it the weights of another network?"
-        )
+        raise InputError(f"{folder} does not fit {kind.__name__}: {shown[0]}; is it the weights of another network?")
     return network
 
 
-def _check_fit(folder: Path, parts: dict[str, nn.Module | DDIMScheduler], projection: dict[str, Tensor]) -> None:
+def check_fit(parts: Mapping[str, nn.Module | DDIMScheduler], projection: Mapping[str, Tensor], source: str) -> None:
+    """That the parts belong to one Zero123.
+
+    Raises:
+        InputError: the UNet does not see two latents, or the projection does not join the image encoder to it.
+    """
     channels, latent = parts["unet"].config.in_channels, parts["vae"].config.latent_channels
     if channels != 2 * latent:
         raise InputError(
-            f"the UNet in {folder} has {channels} input channels; expected {2 * latent} (noisy and reference latent), "
+            f"the UNet of {source} has {channels} input channels; expected {2 * latent} (noisy and reference latent), "
             "it is not Zero123's"
         )
     wanted = (parts["unet"].config.cross_attention_dim, parts["image_encoder"].config.projection_dim + 4)
     shapes = {name: tuple(tensor.shape) for name, tensor in projection.items()}
     if shapes != {"proj.weight": wanted, "proj.bias": wanted[:1]}:
         expected = f"proj.weight {wanted} and proj.bias {wanted[:1]}"
-        raise InputError(f"{folder / PROJECTION} holds {shapes}; expected {expected}, fetch the folder anew")
+        raise InputError(f"{PROJECTION} of {source} holds {shapes}; expected {expected}, do the parts belong together?")
 
 
 def _first_line(error: Exception) -> str:

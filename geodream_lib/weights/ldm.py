@@ -7,7 +7,8 @@ guess.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def unet_config(official: Mapping) -> dict:
     Raises:
         InputError: a number is missing.
     """
-    try:
+    with _reading("the UNet's configuration"):
         widths = [official["model_channels"] * mult for mult in official["channel_mult"]]
         attention = [2**level in official["attention_resolutions"] for level in range(len(widths))]
         head = official.get("num_head_channels", -1)
@@ -90,8 +91,6 @@ def unet_config(official: Mapping) -> dict:
             "transformer_layers_per_block": official.get("transformer_depth", 1),
             "use_linear_projection": official.get("use_linear_in_transformer", False),
         }
-    except KeyError as error:
-        raise InputError(f"the UNet's configuration has no {error}; expected that of the released code") from error
 
 
 def unet_names(config: Mapping) -> dict[str, str]:
@@ -146,7 +145,7 @@ def vae_config(official: Mapping, scale_factor: float = SCALE_FACTOR) -> dict:
     """
     if official.get("attn_resolutions"):
         raise InputError("the VAE's configuration has attn_resolutions; expected attention in the middle only")
-    try:
+    with _reading("the VAE's configuration"):
         widths = [official["ch"] * mult for mult in official["ch_mult"]]
         return {
             "sample_size": official["resolution"],
@@ -159,8 +158,6 @@ def vae_config(official: Mapping, scale_factor: float = SCALE_FACTOR) -> dict:
             "up_block_types": ["UpDecoderBlock2D"] * len(widths),
             "scaling_factor": scale_factor,
         }
-    except KeyError as error:
-        raise InputError(f"the VAE's configuration has no {error}; expected that of the released code") from error
 
 
 def vae_names(config: Mapping) -> dict[str, str]:
@@ -204,6 +201,14 @@ def vae_weights(tensors: Mapping[str, Tensor], config: Mapping, source: str) -> 
     renamed = rename(tensors, vae_names(config), source)
     matrix = re.compile(r".*\.attentions\.0\.to_(q|k|v|out\.0)\.weight")
     return {name: t.flatten(1) if matrix.fullmatch(name) else t for name, t in renamed.items()}
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise InputError(f"cannot read {what} ({type(error).__name__}: {error}); expected that of a release") from error
 
 
 def _unet_resnet(official: str, own: str, shortcut: bool) -> dict[str, str]:

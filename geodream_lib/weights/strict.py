@@ -63,11 +63,14 @@ def network(kind: type[nn.Module], config: Mapping, tensors: Mapping[str, Tensor
     """`kind(**config)` that holds `tensors` themselves, in eval mode; nothing is copied or drawn at random.
 
     Raises:
-        InputError: a name or a shape does not fit.
+        InputError: a name or a shape does not fit, or there is no such network.
     """
     # Parameters without memory, but real buffers: those that no checkpoint holds must be computed.
-    with init_empty_weights():
-        built = kind(**config)
+    try:
+        with init_empty_weights():
+            built = kind(**config)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{source}: no {kind.__name__} of this configuration: {error}") from error
     load_into(built, {name: tensor.to("meta") for name, tensor in tensors.items()}, source)
     built.load_state_dict(tensors, assign=True)
     return built.eval()

@@ -7,8 +7,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geodream_lib.errors import InputError
+from geodream_lib.views.ddim import ddim_timesteps
 from geodream_lib.views.sampling import RelativePose
-from geodream_lib.views.zero123 import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels, ddim_timesteps
+from geodream_lib.views.zero123 import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels
 
 EMBEDDING, CONTEXT = 12, 16
 
@@ -99,7 +100,7 @@ def test_guidance_one_is_the_conditional_prediction_and_zero_the_unconditional_o
     conditional = model.unet(torch.cat([sample, latent], 1), 7, token).sample
     blind = model.unet(torch.cat([sample, torch.zeros_like(sample)], 1), 7, torch.zeros_like(token)).sample
     for guidance in (0.0, 1.0, 3.0):
-        guided = model._guided(sample, token, latent, 7, guidance)
+        guided = model.guided(sample, token, latent, 7, guidance)
         torch.testing.assert_close(guided, blind + guidance * (conditional - blind), atol=1e-5, rtol=1e-4)
 
 
