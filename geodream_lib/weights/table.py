@@ -24,7 +24,7 @@ _MVDREAM = Licence(
 )
 _MIT = Licence("MIT", "any use, with the notice kept", "https://github.com/cvlab-columbia/zero123")
 _STABLE_RESEARCH = Licence(
-    "Stability AI Non-Commercial Research Community",
+    "Stability AI Non-Commercial Research",
     "research and other non-commercial use only",
     "https://huggingface.co/stabilityai/stable-zero123",
 )
