@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from geodream_lib.errors import InputError
 from geodream_lib.views.ddim import ddim_timesteps
 from geodream_lib.views.sampling import RelativePose
-from geodream_lib.views.zero123 import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels
+from geodream_lib.views.zero123 import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels, pose_token
 
 EMBEDDING, CONTEXT = 12, 16
 
@@ -141,6 +142,24 @@ def test_the_reference_elevation_is_heard_by_stable_zero123_only():
         model = tiny(stable=stable)
         same = torch.equal(predict(model), predict(model, reference_elevation=20.0))
         assert same is not stable
+
+
+@pytest.mark.parametrize(
+    "stable, arguments, expected",
+    [
+        (False, {"radius": 0.3}, 0.3),  # Zero123
+        (True, {"reference_elevation": 30.0}, math.pi / 3),  # Stable Zero123
+        (False, {}, 0.0),  # One-2-3-45 and GeoDream
+        (True, {}, math.pi / 2),  # GeoDream with Stable Zero123
+    ],
+)
+def test_the_fourth_number_of_the_pose_follows_the_rule_asked_for(stable, arguments, expected):
+    model, seen = tiny(stable=stable), []
+    model.clip_camera_projection.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    predict(model, **arguments)
+    azimuth, elevation = (torch.tensor([getattr(pose, name) for pose in POSES]) for name in ("azimuth", "elevation"))
+    wanted = pose_token(azimuth, elevation, torch.full_like(azimuth, expected))
+    torch.testing.assert_close(seen[0], wanted, atol=1e-6, rtol=0)
 
 
 def test_the_full_schedule_is_the_scheduler_s_own(model):
