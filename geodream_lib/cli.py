@@ -33,7 +33,7 @@ ALLOCATOR = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 1 (doctor found a problem), 2 (bad input) or 130 (interrupted).
+    """Run the command line; the exit code is 0, 1 (doctor or verify: a problem), 2 (bad input) or 130 (interrupted).
 
     Args:
         arguments: without the program's name; None takes the process's own (and may start the process again, with the
@@ -120,6 +120,21 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 1 if any(check.status == "problem" for check in checks) else 0
 
 
+def weights(arguments: argparse.Namespace) -> int:
+    """Public networks: what there is, get, convert and check."""
+    if arguments.action == "fetch":
+        # Downloads of gigabytes show how far they are; it is read when the hub's library is imported.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
+    from geodream_lib.weights.commands import convert_file, fetch_network, list_networks, verify_networks
+
+    if arguments.action == "fetch":
+        return fetch_network(arguments.name, arguments.folder, arguments.repo, arguments.offline, arguments.yes)
+    if arguments.action == "convert":
+        options = (arguments.config, arguments.tokenizer, arguments.image_encoder)
+        return convert_file(arguments.name, arguments.file, *options)
+    return verify_networks(arguments.name) if arguments.action == "verify" else list_networks()
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for every other bad input."""
@@ -172,9 +187,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--preset", default="lab", help="(default: lab)")
     command.set_defaults(command=reconstruct)
 
+    _add_weights(commands.add_parser("weights", help="public networks: list, fetch, convert, verify"))
+
     command = commands.add_parser("doctor", help="what is installed and active, and how to get the rest")
     command.set_defaults(command=doctor)
     return parser
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
+    parser.set_defaults(command=weights)
+    actions.add_parser("list", help="every public network: whether it is ready, size, stage, licence")
+    action = actions.add_parser("fetch", help="download a network (or take files you have) and make it ready")
+    action.add_argument("name", metavar="NAME", help="such as sd21-base; see geodream weights list")
+    action.add_argument("--from", dest="folder", type=Path, metavar="DIR", help="files downloaded by hand")
+    action.add_argument("--repo", metavar="OWNER/NAME", help="another repository on the hub, if the usual one is gone")
+    action.add_argument("--offline", action="store_true", help="touch no network")
+    action.add_argument("--yes", action="store_true", help="accept the licence without being asked")
+    action = actions.add_parser("convert", help="make a network ready from a checkpoint file you have")
+    action.add_argument("name", metavar="NAME", help="such as zero123")
+    action.add_argument("file", type=Path, metavar="FILE", help=".ckpt, .pt, .pth or .safetensors")
+    action.add_argument("--config", type=Path, metavar="JSON", help="sizes, if they are not the released ones")
+    action.add_argument("--tokenizer", type=Path, metavar="DIR", help="of MVDream (default: of sd21-base or sd15)")
+    action.add_argument(
+        "--image-encoder", type=Path, metavar="DIR", help="CLIP's image tower, for a Zero123 that has none"
+    )
+    action = actions.add_parser("verify", help="check files, parameters, shapes and numbers of ready networks")
+    action.add_argument("name", nargs="?", metavar="NAME", help="(default: all that are ready)")
 
 
 def _names() -> str:
