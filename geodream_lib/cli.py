@@ -62,7 +62,13 @@ def generate(arguments: argparse.Namespace) -> int:
     from geodream_lib.run import STAGES, create_run
 
     run = create_run(
-        arguments.prompt, arguments.out, arguments.preset, arguments.seed, arguments.image, dict(arguments.overrides)
+        arguments.prompt,
+        arguments.out,
+        arguments.preset,
+        arguments.seed,
+        arguments.image,
+        dict(arguments.overrides),
+        arguments.fidelity,
     )
     seconds = {}
     for stage in STAGES[: STAGES.index(arguments.until) + 1]:
@@ -153,7 +159,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("prompt", metavar="PROMPT", help='such as "a red mushroom on a log"')
     command.add_argument("--image", type=Path, metavar="FILE", help="reference picture, instead of a predicted one")
-    command.add_argument("--preset", default="lab", help="all numbers of a run (default: lab)")
+    command.add_argument("--preset", default="lab", help="all numbers of a run: lab, colab or paper (default: lab)")
+    command.add_argument(
+        "--fidelity",
+        default="paper",
+        help="where the paper's text and the released code disagree: paper or released (default: paper)",
+    )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<the prompt>)")
     command.add_argument("--until", choices=STAGES, default="mesh", metavar="STAGE", help=f"stop after {_names()}")

@@ -11,8 +11,10 @@ from geodream_lib.storage import read_json
 logger = logging.getLogger(__name__)
 
 
-def check_prompt(prompt: str, lexicon: Path) -> None:
+def check_prompt(prompt: str, lexicon: Path | None) -> None:
     """Compare the prompt with the words of the lexicon file, `{"content": [...], "function": [...]}`.
+
+    Without a lexicon (networks that learned from the whole web) any word will do.
 
     Content words are things, their parts and colours; one of them is enough. Other known words (articles, prepositions,
     "front view") say nothing about what is to be made. A prompt that is partly unknown is warned about and goes on.
@@ -23,6 +25,8 @@ def check_prompt(prompt: str, lexicon: Path) -> None:
     words = re.findall(r"[^\W\d_]+", prompt.lower())
     if not words:
         raise InputError('the prompt is empty; describe one object, for example "a red mushroom on a log"')
+    if lexicon is None:
+        return
     known = read_json(lexicon)
     if not isinstance(known.get("content"), list) or not isinstance(known.get("function"), list):
         raise InputError(f'{lexicon} is no lexicon; expected {{"content": [...], "function": [...]}}, restore the file')

@@ -1,6 +1,7 @@
 """Algorithm 1 of the paper, stage by stage; every arrow between stages is a file of the run folder."""
 
 import logging
+import re
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 
 from geodream_lib import show
 from geodream_lib.cameras import orbit
-from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render, solid_background
 from geodream_lib.guidance import (
@@ -18,8 +18,10 @@ from geodream_lib.guidance import (
     VSDGuidance,
     add_camera_lora,
     encode_prompts,
+    load_denoiser,
     load_diffusion,
 )
+from geodream_lib.imagine import front_view, imagine_sides, predict_sources
 from geodream_lib.mesh import (
     DMTet,
     TexturedMesh,
@@ -33,17 +35,17 @@ from geodream_lib.refine import Refinement
 from geodream_lib.run import STAGES, Run
 from geodream_lib.scenes import FieldScene, GeometryScene, TextureScene
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
-from geodream_lib.views import (
-    PosedViews,
-    RelativePose,
-    Zero123,
-    load_reference,
-    pose_cameras,
-    prepare_reference,
-    sample_viewpoints,
-    write_image,
+from geodream_lib.views import PosedViews, RelativePose, pose_cameras, write_image
+from geodream_lib.views.sources import viewpoints
+from geodream_lib.volume import (
+    CostVolume,
+    build_cost_volume,
+    load_cost_volume_networks,
+    normalize_cameras,
+    resize_volume,
+    volume_mesh,
 )
-from geodream_lib.volume import CostVolume, build_cost_volume, load_cost_volume_networks, volume_mesh
+from geodream_lib.weights.folder import network_path
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ def run_stage(run: Run, stage: str, progress: Progress | None = None) -> None:
     missing = [s for s in STAGES[: STAGES.index(stage)] if not run.is_done(s)]
     if missing:
         raise InputError(f"{run.folder} has no {missing[0]} yet; run: geodream {missing[0]} {run.folder}")
+    run.check_ready()
     run.forget_after(stage)
     if stage == "views":
         predict_views(run)
@@ -83,85 +86,88 @@ def run_stage(run: Run, stage: str, progress: Progress | None = None) -> None:
 
 
 def predict_views(run: Run) -> PosedViews:
-    """Algorithm 1, line 3 without f_2D: I_p = f_mv(c, R_i, T_i), the reference view and the source views around it."""
+    """Algorithm 1, line 3 without f_2D: I_p = f_mv(c, R_i, T_i), the reference views and the source views around them.
+
+    A prompt's references are one front view by text-to-image or four sides by MVDream, as the preset says; a given
+    image is one by itself.
+    """
     settings, generator = run.preset.views, run.generator("views")
-    if run.image is not None:
-        reference, alpha = load_reference(run.image, settings.size, settings.fill)
-    else:
-        reference, alpha = imagine_reference(run, generator)
-    poses = sample_viewpoints(settings.count, generator, settings.reference_elevation)
-    zero123 = Zero123.load(data_folder() / run.preset.zero123)
-    with show.step_bar("predicting source views", settings.steps) as advance:
-        predicted = zero123.predict(
-            reference,
-            poses[1:],
-            settings.steps,
-            settings.guidance,
-            settings.eta,
-            generator,
-            batch_size=len(poses),
-            progress=advance,
-        )
+    sides = run.image is None and settings.reference == "mvdream"
+    references = imagine_sides(run, generator) if sides else {0.0: front_view(run, generator)}
+    elevation = settings.declared_elevation if sides else settings.reference_elevation
+    poses = viewpoints(settings, sides, generator)
     views = PosedViews(
-        images=torch.cat([reference[None], predicted]),
+        images=predict_sources(run, references, poses, elevation, generator),
         alpha=None,
-        cameras=pose_cameras(poses, settings.reference_elevation, settings.radius, settings.fov_y, settings.size),
+        cameras=pose_cameras(poses, elevation, settings.radius, settings.fov_y, settings.size),
         names=tuple(view_name(index, pose) for index, pose in enumerate(poses)),
     )
-    write_image(run.folder / "reference.png", reference)
+    write_image(run.folder / "reference.png", torch.cat(list(references.values()), dim=1))
     views.save(run.views)
     return views
 
 
 def view_name(index: int, pose: RelativePose) -> str:
     """File name of a source view: its number and the sentence of appendix F that put it there."""
-    return f"{index:02d}_{pose.rule.replace(' ', '_')}"
-
-
-def imagine_reference(run: Run, generator: torch.Generator) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
-    """A front view of the prompt by text-to-image (appendix F, i), cut out and centred on white, with its alpha."""
-    settings = run.preset.views
-    diffusion = load_diffusion(data_folder() / run.preset.text_to_image)
-    prompt = run.prompt + settings.reference_suffix
-    image = diffusion.sample([prompt], settings.reference_steps, settings.reference_guidance, generator)[0]
-    return prepare_reference(image, settings.size, settings.fill)
+    return f"{index:02d}_{re.sub(r'[^A-Za-z0-9.]+', '_', pose.rule)}"
 
 
 def reconstruct_volume(run: Run) -> CostVolume:
     """Algorithm 1, lines 3 and 4: V_p = f_3D(Var{P(f_2D(I_p), h)}), the native 3D prior, and its mesh."""
-    views = PosedViews.load(run.views)
-    networks = load_cost_volume_networks(data_folder() / run.preset.cost_volume)
-    volume = build_cost_volume(views.images, views.cameras, networks, run.preset.volume.resolution)
-    mesh = volume_mesh(volume, networks.decoder, run.preset.volume.mesh_resolution)
+    views, settings = PosedViews.load(run.views), run.preset.volume
+    networks = load_cost_volume_networks(network_path(run.preset.cost_volume)).to(run.device)
+    cameras, to_world = views.cameras, torch.eye(4)
+    if settings.frame == "frusta":
+        cameras, to_world = normalize_cameras(cameras[0], cameras, settings.near, settings.far)
+    volume = build_cost_volume(
+        views.images.to(run.device),
+        cameras.to(run.device),
+        networks,
+        settings.resolution,
+        to_world,
+        settings.pixel_center,
+        settings.statistics,
+    )
+    mesh = volume_mesh(volume, networks.decoder, settings.mesh_resolution)
     with atomic_write(run.folder / "volume.ply") as temporary:
         mesh.export(temporary)
+    if settings.refined_resolution != settings.resolution:
+        volume = resize_volume(volume, settings.refined_resolution)
     volume.save(run.volume)
     return volume
 
 
 def start_field(run: Run, volume: CostVolume) -> NeuSField:
     """theta_1 from the cost volume, fresh theta_2 and theta_3 (Algorithm 1, lines 1 and 5)."""
-    networks, settings = load_cost_volume_networks(data_folder() / run.preset.cost_volume), run.preset.field
+    networks, settings = load_cost_volume_networks(network_path(run.preset.cost_volume)), run.preset.field
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.generator("field").initial_seed())
         encoding = HashEncoding(settings.levels, 2, settings.log2_table, settings.base_resolution, settings.growth)
-        return NeuSField(
+        field = NeuSField(
             volume.volume,
             networks.decoder,
             networks.inverse_deviation.item() * settings.sharpening,
             encoding,
+            color_from_position=settings.color_from_position,
             to_world=volume.to_world,
         )
+    return field.to(run.device)
 
 
 def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> SDSGuidance | VSDGuidance:
-    """The frozen 2D prior with view-dependent prompts and, for VSD, a second network that starts as its copy."""
-    diffusion = load_diffusion(data_folder() / run.preset.text_to_image)
+    """The frozen 2D prior with view-dependent prompts and, for VSD, a second network to follow the renders.
+
+    The second starts as a copy of the prior, or, as in the paper (appendix K), of a network that predicts velocity.
+    """
+    diffusion = load_diffusion(network_path(run.preset.text_to_image), run.device, run.dtype)
     words = ViewPrompts(run.prompt, front=settings.front, back=settings.back, overhead=settings.overhead)
     prompts = encode_prompts(diffusion, words)
     if settings.kind == "sds":
         return SDSGuidance(diffusion, prompts, scale=settings.scale)
-    lora = add_camera_lora(diffusion.denoiser, generator, settings.lora_rank)
+    base = diffusion.denoiser
+    if run.preset.lora:
+        base = load_denoiser(network_path(run.preset.lora), run.device, run.dtype)
+    lora = add_camera_lora(base, generator, settings.lora_rank, settings.silent_camera)
     return VSDGuidance(diffusion, lora, prompts, scale=settings.scale, lora_timesteps=settings.lora_timesteps)
 
 
@@ -183,11 +189,11 @@ def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
 
 def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
     """Algorithm 1, lines 16 to 20: the field as a DMTet, refined on its normals, then its texture; `mesh.glb`."""
-    field = NeuSField.load(run.field)
+    field = NeuSField.load(run.field).to(run.device)
     if not run.geometry.exists():
         run.texture.unlink(missing_ok=True)  # of another shape
         refine_geometry(run, field, progress)
-    vertices, faces = (x.detach() for x in DMTet.load(run.geometry).mesh())
+    vertices, faces = (x.detach() for x in DMTet.load(run.geometry).to(run.device).mesh())
     vertices, faces = remove_floaters(vertices, faces)
     scene = texture_scene(run, field, vertices, faces)
     if run.texture.exists():
@@ -207,7 +213,7 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
 
 def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None) -> None:
     """theta_4: signed distances and displacements of a tetrahedral grid, from the refined field."""
-    dmtet = DMTet.from_sdf(field.sdf, run.preset.mesh.grid_resolution)
+    dmtet = DMTet.from_sdf(field.sdf, run.preset.mesh.grid_resolution, run.device)
     settings, generator = run.preset.mesh.geometry, run.generator("geometry")
     guidance = make_guidance(run, settings.guidance, generator)
     refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator)
@@ -218,12 +224,15 @@ def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None
 
 
 def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], faces: Tensor) -> TextureScene:
-    """The mesh in the field's colours: the paper extracts a *textured* mesh (the released code starts from nothing)."""
-    encoding = HashEncoding(**field.encoding.config)
-    texture = TextureDecoder(encoding.dimension, field.texture.hidden.out_features)
-    encoding.load_state_dict(field.encoding.state_dict())
-    texture.load_state_dict(field.texture.state_dict())
-    return TextureScene(vertices, faces, encoding, texture, field.to_world, run.preset.field.darkest)
+    """The final mesh with a texture field: the field's own (the paper extracts a *textured* mesh), or a new one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.generator("texture field").initial_seed())
+        encoding, texture = HashEncoding(**field.encoding.config), TextureDecoder(**field.texture.config)
+    if run.preset.mesh.inherit_texture:
+        encoding.load_state_dict(field.encoding.state_dict())
+        texture.load_state_dict(field.texture.state_dict())
+    scene = TextureScene(vertices, faces, encoding, texture, field.to_world, run.preset.field.darkest)
+    return scene.to(vertices.device)
 
 
 def bake(scene: TextureScene, size: int, padding: int) -> TexturedMesh:
@@ -239,17 +248,21 @@ def draw_pictures(run: Run) -> None:
     settings = run.preset.views
     around = [45.0 * k for k in range(8)]
     cameras = orbit(around, 15.0, settings.radius, settings.fov_y, 192)
-    mesh, field = TexturedMesh.load_glb(run.mesh), NeuSField.load(run.field)
+    mesh, field = TexturedMesh.load_glb(run.mesh), NeuSField.load(run.field).to(run.device)
     white = torch.ones(len(cameras), 3)
     seen = render(
-        field, cameras, samples_per_ray=160, background=solid_background(white), occupancy=occupancy_grid(field)
+        field,
+        cameras.to(run.device),
+        samples_per_ray=160,
+        background=solid_background(white),
+        occupancy=occupancy_grid(field),
     )
     views = PosedViews.load(run.views)
     rows = {
         "reference and source views": views.images[:8],
         "volume": show.render_plain(cameras, run.folder / "volume.ply"),
-        "field": seen.rgb,
-        "field normals": show.normal_colors(seen.normal, seen.opacity),
+        "field": seen.rgb.cpu(),
+        "field normals": show.normal_colors(seen.normal, seen.opacity).cpu(),
         "mesh": render_textured_mesh(cameras, mesh, white),
     }
     show.save_image(run.folder / "contact_sheet.png", show.contact_sheet(rows, run.prompt))

@@ -63,6 +63,7 @@ class Refinement:
 
     def __init__(self, scene: Scene, guidance: GuidanceModel, settings: Refine, generator: torch.Generator):
         self.scene, self.guidance, self.settings, self.generator = scene, guidance, settings, generator
+        self.device = next(scene.parameters()).device
         self.step_number = 0
         groups = scene.parameter_groups()
         unknown = set(settings.schedules) - set(settings.rates) | set(settings.rates) - set(groups)
@@ -113,6 +114,7 @@ class Refinement:
             size=round(at(settings.size)),
             generator=self.generator,
         )
+        cameras = cameras.to(self.device)
         shot = self.scene(cameras, step, self.generator)
         guided = self.guidance(
             shot.images, cameras.c2w, azimuth, elevation, (at(settings.t_min), at(settings.t_max)), self.generator

@@ -15,6 +15,8 @@ from geodream_lib.lexicon import check_prompt
 from geodream_lib.presets import Preset, load_preset
 from geodream_lib.storage import read_json, write_json
 from geodream_lib.views import load_reference
+from geodream_lib.weights.folder import network_path, ready_path
+from geodream_lib.weights.table import NETWORKS
 
 STAGES = ("views", "volume", "refine", "mesh")
 
@@ -25,6 +27,7 @@ class Run:
 
     folder: holds `config.json`, `views/`, `volume.safetensors`, `neus/`, `mesh/`, `mesh.glb`, `log.jsonl`, pictures.
     image: reference picture given instead of one predicted from the prompt.
+    fidelity: which reading of the method the preset follows, "paper" or "released".
     """
 
     folder: Path
@@ -32,6 +35,17 @@ class Run:
     preset: Preset
     seed: int
     image: Path | None = None
+    fidelity: str = "paper"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run computes."""
+        return torch.device(self.preset.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the diffusion models' frozen weights."""
+        return getattr(torch, self.preset.precision)
 
     def generator(self, stage: str) -> torch.Generator:
         """The stage's own source of randomness: the same whether the stages before it ran now or last week."""
@@ -70,6 +84,34 @@ class Run:
     def pictures(self) -> list[Path]:
         return [self.folder / name for name in ("contact_sheet.png", "turntable.gif", "turntable.mp4")]
 
+    def networks(self) -> list[str]:
+        """Names or paths of the networks that the run loads, in the order of the stages."""
+        preset, sides = self.preset, self.image is None and self.preset.views.reference == "mvdream"
+        predictor = preset.zero123plus if sides and preset.views.predictor == "zero123plus" else preset.zero123
+        first = [preset.mvdream] if sides else []
+        wanted = [*first, predictor, preset.cost_volume, preset.text_to_image, preset.lora]
+        return [name for name in wanted if name]
+
+    def check_ready(self) -> None:
+        """Refuse what cannot be computed here, before anything is.
+
+        Raises:
+            InputError: a network is not there, or the preset's device is not; the message says how to get it.
+        """
+        missing = [name for name in self.networks() if name in NETWORKS and not ready_path(name).exists()]
+        if missing:
+            raise InputError(
+                f"preset {self.preset.name} needs networks that are not there yet: {', '.join(missing)}; get each "
+                "with: geodream weights fetch NAME (--from FOLDER takes files you have)"
+            )
+        for name in self.networks():
+            network_path(name)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                f"preset {self.preset.name} computes on a CUDA device and torch sees none; use --preset lab, or accept "
+                "days on the CPU with --set device=cpu --set precision=float32"
+            )
+
     def products(self, stage: str) -> list[Path]:
         """What a stage leaves behind; the stage is done when the last of them exists."""
         return {
@@ -105,6 +147,7 @@ def create_run(
     seed: int = 0,
     image: Path | None = None,
     overrides: dict[str, str | int | float] | None = None,
+    fidelity: str = "paper",
 ) -> Run:
     """Start a run, or find the one that was started with the same arguments.
 
@@ -115,17 +158,18 @@ def create_run(
     folder = Path(folder) if folder is not None else Path("runs") / slug(prompt)
     image = Path(image) if image is not None else None
     overrides = {key: str(value) for key, value in (overrides or {}).items()}
-    run = Run(folder, prompt, load_preset(preset, overrides), seed, image)
+    run = Run(folder, prompt, load_preset(preset, overrides, fidelity), seed, image, fidelity)
     asked = {
         "prompt": prompt,
         "preset": preset,
+        "fidelity": fidelity,
         "overrides": overrides,
         "seed": seed,
         "image": str(image.resolve()) if image else None,
     }
     path = folder / "config.json"
     if path.exists():
-        found = read_json(path)
+        found = {"fidelity": "paper"} | read_json(path)  # absent in runs from before there were two
         for key, value in asked.items():
             if found.get(key) != value:
                 raise InputError(
@@ -135,7 +179,8 @@ def create_run(
         return run
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not a run (no config.json); choose another folder with --out")
-    check_prompt(prompt, data_folder() / run.preset.lexicon)
+    check_prompt(prompt, data_folder() / run.preset.lexicon if run.preset.lexicon else None)
+    run.check_ready()
     if image is not None:
         load_reference(image, run.preset.views.size, run.preset.views.fill)
     write_json(path, asked | {"versions": _versions()})
@@ -153,7 +198,9 @@ def open_run(folder: Path) -> Run:
     config = read_json(folder / "config.json")
     try:
         image = Path(config["image"]) if config["image"] else None
-        return Run(folder, config["prompt"], load_preset(config["preset"], config["overrides"]), config["seed"], image)
+        fidelity = config.get("fidelity", "paper")
+        preset = load_preset(config["preset"], config["overrides"], fidelity)
+        return Run(folder, config["prompt"], preset, config["seed"], image, fidelity)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}/config.json is not a run's ({error!r}); start a new run in another folder"

@@ -113,7 +113,7 @@ def test_the_texture_of_another_shape_is_not_kept(run, monkeypatch):
     """A new geometry is coloured anew, even where an earlier texture lies beside it."""
     run.texture.parent.mkdir()
     run.texture.write_text("of the earlier shape")
-    monkeypatch.setattr(pipeline.NeuSField, "load", lambda path: None)
+    monkeypatch.setattr(pipeline.NeuSField, "load", lambda path: torch.nn.Identity())
 
     def stop(run: Run, *_: object) -> None:
         assert not run.texture.exists()

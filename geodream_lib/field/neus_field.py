@@ -35,6 +35,7 @@ class NeuSField(nn.Module):
         encoding: HashEncoding,
         *,
         texture_hidden: int = 64,
+        color_from_position: bool = True,
         background_hidden: int = 16,
         to_world: Float[Tensor, "4 4"] | None = None,
     ):
@@ -45,6 +46,7 @@ class NeuSField(nn.Module):
             inverse_deviation: sharpness s of NeuS learnt with the decoder, in 1 / cube unit; frozen.
             encoding: h_Omega, untrained.
             texture_hidden: width of the texture decoder's hidden layer.
+            color_from_position: the texture decoder sees the position beside its encoding (eq. 8).
             background_hidden: width of the background network.
             to_world: similarity from the volume's cube [-1, 1]^3 to the world, `CostVolume.to_world`; the identity by
                 default.
@@ -56,7 +58,7 @@ class NeuSField(nn.Module):
         self.volume = nn.Parameter(_channels_last(volume))
         self.decoder = copy.deepcopy(decoder).requires_grad_(False)
         self.encoding = encoding
-        self.texture = TextureDecoder(encoding.dimension, texture_hidden)
+        self.texture = TextureDecoder(encoding.dimension, texture_hidden, color_from_position)
         self.background = Background(background_hidden)
         self.register_buffer("to_world", to_world.detach().clone().float())
         self.register_buffer("cube_inverse_deviation", torch.tensor(float(inverse_deviation)))
@@ -112,7 +114,8 @@ class NeuSField(nn.Module):
             "volume": list(self.volume.shape),
             "decoder_hidden": self.decoder.hidden,
             "encoding": self.encoding.config,
-            "texture_hidden": self.texture.hidden.out_features,
+            "texture_hidden": self.texture.config["hidden"],
+            "color_from_position": self.texture.config["sees_position"],
             "background_hidden": self.background.network[0].out_features,
         }
         save_tensors(path, self.state_dict(), {"format": FORMAT, "config": json.dumps(config)})
@@ -139,6 +142,7 @@ class NeuSField(nn.Module):
                 1.0,
                 HashEncoding(**config["encoding"]),
                 texture_hidden=config["texture_hidden"],
+                color_from_position=config.get("color_from_position", True),  # absent in files of the first format
                 background_hidden=config["background_hidden"],
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -18,7 +18,9 @@ from geodream_lib.guidance.diffusion import Denoiser
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def add_camera_lora(denoiser: Denoiser, generator: torch.Generator, rank: int = 4) -> Denoiser:
+def add_camera_lora(
+    denoiser: Denoiser, generator: torch.Generator, rank: int = 4, silent_camera: bool = True
+) -> Denoiser:
     """A denoiser with the weights of `denoiser`, LoRA on its attentions and a camera embedding.
 
     The frozen weights are the same tensors, so it costs no memory to make epsilon_l out of the pretrained network
@@ -26,8 +28,8 @@ def add_camera_lora(denoiser: Denoiser, generator: torch.Generator, rank: int = 
     two linear layers and are added to the time embedding (the UNet's slot for class labels).
 
     At the start the new network predicts exactly what `denoiser` does, for every camera: the LoRA's second factor is
-    zero, and so is the last layer of the camera embedding. (The released code leaves that layer at its random
-    initialisation.)
+    zero, and so is the last layer of the camera embedding. With `silent_camera` False that layer is left at its random
+    initialisation, as in the released code.
     """
     unet = _sharing_copy(denoiser.unet)
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
@@ -37,7 +39,7 @@ def add_camera_lora(denoiser: Denoiser, generator: torch.Generator, rank: int = 
         if parameter.requires_grad:
             # Trainable weights stay in float32 also under half-precision base weights.
             parameter.data = parameter.data.float()
-            _initialise(name, parameter, rank, generator)
+            _initialise(name, parameter, rank, silent_camera, generator)
     return Denoiser(unet, denoiser.scheduler, denoiser.autocast).to(denoiser.alphas_cumprod.device).eval()
 
 
@@ -90,13 +92,15 @@ def _sharing_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return copy.deepcopy(unet, memo={id(tensor): tensor for tensor in shared})
 
 
-def _initialise(name: str, parameter: nn.Parameter, rank: int, generator: torch.Generator) -> None:
-    """First factor normal(0, 1/rank), the camera's first layer by PyTorch's uniform rule, the rest zero."""
+def _initialise(name: str, parameter: nn.Parameter, rank: int, silent_camera: bool, generator: torch.Generator) -> None:
+    """First factor normal(0, 1/rank), the camera's layers by PyTorch's uniform rule, what is silent zero."""
+    random_layers = ("class_embedding.linear_1.",) if silent_camera else ("class_embedding.",)
     if ".lora_A." in name:
         values = torch.randn(parameter.shape, generator=generator, device=generator.device) / rank
-    elif name.startswith("class_embedding.linear_1."):
-        # nn.Linear draws weight and bias alike from +-1/sqrt(fan_in), and the camera has 16 numbers.
-        values = (2 * torch.rand(parameter.shape, generator=generator, device=generator.device) - 1) / math.sqrt(16)
+    elif name.startswith(random_layers):
+        # nn.Linear draws weight and bias alike from +-1/sqrt(fan_in): 16 for the camera, then the layer's own width.
+        fan_in = 16 if "linear_1" in name else parameter.shape[0]
+        values = (2 * torch.rand(parameter.shape, generator=generator, device=generator.device) - 1) / math.sqrt(fan_in)
     else:
         values = torch.zeros(parameter.shape)
     with torch.no_grad():

@@ -10,6 +10,7 @@ from geodream_lib.schedules import released_texture, released_volume
 REASONS = {
     "views.predictor": "the paper looks around with Zero123 or Zero123++ (appendix L); the released text path takes "
     "Zero123++ v1.1, which has six fixed views",
+    "views.guidance": "Zero123 is asked with 3, Zero123++ with 4",
     "views.sampling": "appendix F draws viewpoints at random within 45 degrees (180 from one front view); the released "
     "code feeds a fixed list, some of it 150 degrees from the view it was predicted from",
     "views.declared_elevation": "MVDream's views are made at 15 degrees; the released pose file enters them at 0, so "
@@ -60,7 +61,9 @@ def released(preset: Preset) -> Preset:
     geometry, texture = as_released(preset.mesh.geometry), as_released(preset.mesh.texture)
     geometry = replace(geometry, guidance=replace(geometry.guidance, kind="sds", scale=100.0))
     if preset.views.reference == "mvdream":
-        preset = replace(preset, views=replace(preset.views, predictor="zero123plus", declared_elevation=0.0))
+        preset = replace(
+            preset, views=replace(preset.views, predictor="zero123plus", guidance=4.0, declared_elevation=0.0)
+        )
     if preset.name == "paper":
         geometry, texture = replace(geometry, batch_size=8), replace(texture, batch_size=1)
     return replace(

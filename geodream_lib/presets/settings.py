@@ -17,18 +17,19 @@ class Views:
     """Stage 1: the reference views and the source views predicted from them (appendix F).
 
     reference: where the views of a prompt come from, "text_to_image" (one front view; appendix F, i) or "mvdream" (four
-    sides; ii). predictor: the network that looks around them, "zero123" or "zero123plus". sampling: which viewpoints,
-    "appendix_f" (drawn at random) or "released" (the fixed lists of the released code).
+    sides; ii). predictor: the network that looks around them, "zero123" or "zero123plus" (of zero123plus_version).
+    sampling: which viewpoints, "appendix_f" (drawn at random) or "released" (the fixed lists of the released code).
     reference_suffix: added to the prompt for a front view. reference_elevation: degrees, where a front view or a given
     image is assumed to be taken from. mvdream_elevation: degrees that MVDream is asked for; declared_elevation: degrees
     that the volume is told. fill: share of the picture that the object's longer side takes. count: source views in all.
-    steps, guidance, eta: of the predictor. drop_noisiest: the released sampler of Zero123 starts one step late.
-    neighbour_steps: of the second round of the released list, which looks around predicted views.
-    radius, fov_y, size: of the source views' cameras; degrees and pixels.
+    steps, guidance, eta: of the predictor. tile: pixels a side of one of Zero123++'s views. drop_noisiest: the released
+    sampler of Zero123 starts one step late. neighbour_steps: of the second round of the released list, which looks
+    around predicted views. radius, fov_y, size: of the source views' cameras; degrees and pixels.
     """
 
     reference: str = "text_to_image"
     predictor: str = "zero123"
+    zero123plus_version: str = "1.1"
     sampling: str = "appendix_f"
     reference_suffix: str = ", front view, on a white background"
     reference_elevation: float = 14.0
@@ -43,6 +44,7 @@ class Views:
     steps: int = 25
     guidance: float = 2.0
     eta: float = 0.0
+    tile: int = 320
     drop_noisiest: bool = False
     neighbour_steps: int = 25
     radius: float = 2.75

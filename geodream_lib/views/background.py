@@ -4,6 +4,7 @@ The released systems use a segmentation network here. Text-to-image with ", whit
 has a background that is plain, and then the border of the image says what it is.
 """
 
+import logging
 import math
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch.nn import functional
 
 from geodream_lib.errors import InputError
 from geodream_lib.views.images import on_white
+
+logger = logging.getLogger(__name__)
 
 SMALLEST = 16  # pixels a side below which there is no border to learn from
 NOISE_LIMIT = 0.04  # robust noise of the border, in 0..1, above which a background is not plain
@@ -61,6 +64,18 @@ def remove_background(image: Float[Tensor, "h w c"]) -> Float[Tensor, "h w"]:
             "background, or an image with an alpha channel"
         )
     return torch.from_numpy(_soft_edge(solid, distance)).to(image)
+
+
+def cut_out(image: Float[Tensor, "h w c"]) -> Float[Tensor, "h w"]:
+    """As `remove_background`, for pictures that networks made: where it fails the whole picture stays, with a warning.
+
+    One source view with its background is better than a run that ends.
+    """
+    try:
+        return remove_background(image)
+    except InputError as error:
+        logger.warning("a predicted view keeps its background: %s", error)
+        return image.new_ones(image.shape[:2])
 
 
 def _distance_to_background(color: np.ndarray) -> tuple[np.ndarray, float]:

@@ -120,15 +120,13 @@ def _stratified(
     ]
 
 
-def released_viewpoints(path: Literal["text", "image"]) -> list[RelativePose]:
+def released_viewpoints(path: Literal["text", "image"], reference_elevation: float = 0.0) -> list[RelativePose]:
     """The fixed source views of the released GeoDream code, which draws nothing at random.
 
     "text": the 14 images that feed the cost volume out of MVDream's four views and Zero123++ v1.1's six of each
     (elevations +30 and -20 in turn at azimuths 30, 90 ... 330). The release enters MVDream's views at elevation 0,
-    although they were made at 15 degrees.
-    "image": 30 of the 32 neighbours at 10 degrees of One-2-3-45's eight Zero123 views (the reference, the other three
-    sides, and the ring 30 degrees higher); the two azimuth neighbours of the back view are left out. The release
-    predicts each of them from the predicted view beside it; here they are relative to the reference.
+    although they were made at 15 degrees; `reference_elevation` is what they are entered at.
+    "image": 30 of the 32 neighbours at 10 degrees of One-2-3-45's eight Zero123 views (`released_rounds`).
     """
     if path == "text":
         six = [(30.0, 30.0), (90.0, -20.0), (150.0, 30.0), (210.0, -20.0), (270.0, 30.0), (330.0, -20.0)]
@@ -137,17 +135,35 @@ def released_viewpoints(path: Literal["text", "image"]) -> list[RelativePose]:
         for side, outputs in taken.items():
             reference = MVDREAM_REFERENCES[side]
             poses.append(RelativePose(0.0, 0.0, f"MVDream {side}", reference))
-            poses += [RelativePose(*six[k - 1], f"Zero123++ output {k} of {side}", reference) for k in outputs]
+            for k in outputs:
+                azimuth, elevation = six[k - 1]
+                rule = f"Zero123++ output {k} of {side}"
+                poses.append(RelativePose(azimuth, elevation - reference_elevation, rule, reference))
         return poses
-    stage1 = [(0.0, 0.0), (90.0, 0.0), (180.0, 0.0), (270.0, 0.0)]
-    stage1 += [(30.0, 30.0), (120.0, 30.0), (210.0, 30.0), (300.0, 30.0)]
-    neighbours = [(0.0, 10.0), (0.0, -10.0), (-10.0, 0.0), (10.0, 0.0)]
+    first, second = released_rounds()
     return [
-        RelativePose(azimuth + da, elevation + de, f"neighbour {j} of view {i}")
-        for i, (azimuth, elevation) in enumerate(stage1)
+        RelativePose(first[i].azimuth + step.azimuth, first[i].elevation + step.elevation, step.rule)
+        for i, step in second
+    ]
+
+
+def released_rounds() -> tuple[list[RelativePose], list[tuple[int, RelativePose]]]:
+    """How the release gets the source views of one image, as One-2-3-45 does: in two rounds of Zero123.
+
+    First eight views of the input: itself, the other three sides, and the ring 30 degrees higher. Then, of every
+    predicted view, four neighbours at 10 degrees, predicted from it: `(index of the first view, step from it)`. The two
+    azimuth neighbours of the back view are left out. The first views themselves do not enter the volume.
+    """
+    first = [(0.0, 0.0), (90.0, 0.0), (180.0, 0.0), (270.0, 0.0)]
+    first += [(30.0, 30.0), (120.0, 30.0), (210.0, 30.0), (300.0, 30.0)]
+    neighbours = [(0.0, 10.0), (0.0, -10.0), (-10.0, 0.0), (10.0, 0.0)]
+    second = [
+        (i, RelativePose(da, de, f"neighbour {j} of view {i}"))
+        for i, (azimuth, _) in enumerate(first)
         for j, (da, de) in enumerate(neighbours)
         if not (azimuth == 180.0 and da != 0.0)
     ]
+    return [RelativePose(*angles, f"view {i}") for i, angles in enumerate(first)], second
 
 
 def pose_cameras(
