@@ -44,13 +44,18 @@ def sd_folder(golden: Path, tmp_path: Path) -> Path:
 
 
 class Hub:
-    """Repositories by name, each a folder; `cut` breaks the connection after so many bytes of a file, once."""
+    """Repositories by name, each a folder.
+
+    `cut` breaks the connection after so many bytes of a file, once; `lies` are sent in the place of a file; the files of
+    `gated` repositories are for those who accepted their terms.
+    """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Path] = {}
         self.requests: list[str] = []
         self.cut: dict[str, int] = {}
         self.lies: dict[str, bytes] = {}
+        self.gated: set[str] = set()
 
     def commit(self, name: str) -> str:
         return hashlib.sha1(name.encode()).hexdigest()
@@ -97,6 +102,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
                 return self.answer(404, b"{}", X_Error_Code="RepoNotFound")
             if listed:
                 return self.answer(200, json.dumps(hub.listing(name)).encode(), Content_Type="application/json")
+            if name in hub.gated:
+                return self.answer(403, b"{}", X_Error_Code="GatedRepo")
             content = (hub.repositories[name] / file[2]).read_bytes()
             tag = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X_Repo_Commit": hub.commit(name)}
             content = hub.lies.get(file[2], content)

@@ -107,6 +107,13 @@ def test_a_gone_repository_is_replaced_by_the_next(mirrored, weights, command):
     load_diffusion(network_path("sd21-base"))
 
 
+def test_terms_that_were_not_accepted_are_said_and_no_mirror_is_tried(mirrored, weights, command):
+    mirrored.gated.add(MAIN)
+    code, _, err = command("fetch", "sd21-base", "--yes")
+    assert code == 2 and len(err.splitlines()) == 1
+    assert f"{NETWORKS['sd21-base'].repositories[0].url} wants its terms accepted" in err and "hf auth login" in err
+
+
 @pytest.mark.parametrize("repo", ["mine", "a/b/c", "../x", ""])
 def test_a_name_that_is_no_repository(mirrored, weights, command, repo):
     code, _, err = command("fetch", "sd21-base", "--yes", "--repo", repo)
