@@ -46,8 +46,8 @@ def sd_folder(golden: Path, tmp_path: Path) -> Path:
 class Hub:
     """Repositories by name, each a folder.
 
-    `cut` breaks the connection after so many bytes of a file, once; `lies` are sent in the place of a file; the files of
-    `gated` repositories are for those who accepted their terms.
+    `cut` breaks the connection after so many bytes of a file, once; `lies` are sent in the place of a file; those of
+    `gated` repositories are for who accepted their terms.
     """
 
     def __init__(self) -> None:
