@@ -28,8 +28,15 @@ def normalize(
     """
     if statistics == "running":
         return F.batch_norm(x, norm.running_mean, norm.running_var, weight, norm.bias, training=False, eps=EPS)
-    mean, variance = (norm.running_mean, norm.running_var) if norm.training else (None, None)
-    return F.batch_norm(x, mean, variance, weight, norm.bias, training=True, momentum=MOMENTUM, eps=EPS)
+    if norm.training:
+        averages = (norm.running_mean, norm.running_var)
+        return F.batch_norm(x, *averages, weight, norm.bias, training=True, momentum=MOMENTUM, eps=EPS)
+    # The same in plain sums: on a CPU the training kernel adds millions of channels-last values one by one in float32,
+    # and the variance it finds is off by 4e-4 of itself.
+    over, per_channel = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+    centered = x - x.mean(over, keepdim=True, dtype=weight.dtype)
+    scale = weight.view(per_channel) * torch.rsqrt(centered.square().mean(over, keepdim=True) + EPS)
+    return torch.addcmul(norm.bias.view(per_channel), centered, scale).to(x.dtype)
 
 
 class ActivatedBatchNorm(nn.Module):
