@@ -17,8 +17,8 @@ from geodream_lib.volume.norm import Statistics
 from geodream_lib.volume.projection import affine_matrices, aggregate_views, project_features, voxel_positions
 from geodream_lib.volume.sparse_conv import to_dense
 
-# Voxels projected at a time: bounds the memory of the [views, voxels, channels] features of a 96^3 volume.
-_CHUNK = 1 << 17
+# Voxels projected at a time: their [views, voxels, channels] features, 30 MB of 14 views, stay in a CPU's cache.
+_CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,19 @@ def predict_volume(
     height, width = images.shape[-2:]
     if height % 4 or width % 4:
         raise InputError(f"views are {height}x{width} pixels; height and width must be multiples of 4, resize them")
+    # The 2D networks are 1.5 times faster in this layout, and a pixel's channels are then read together.
+    images = images.contiguous(memory_format=torch.channels_last)
     features = fuse_pyramid(*networks.feature_net(images, statistics))
     compressed = networks.compress(features, statistics)
-    parts = [
-        aggregate_views(*project_features(compressed, affine, points))
-        for points in voxel_positions(resolution, images.device).split(_CHUNK)
-    ]
-    mask = torch.cat([keep for _, keep in parts]).unflatten(0, (resolution,) * 3)
+    rows, keeps = [], []
+    for points in voxel_positions(resolution, images.device).split(_CHUNK):
+        aggregated, keep = aggregate_views(*project_features(compressed, affine, points))
+        rows.append(aggregated[keep])
+        keeps.append(keep)
+    mask = torch.cat(keeps).unflatten(0, (resolution,) * 3)
     if mask.sum() < 2:
         raise InputError("no voxel is seen by two views; the cameras must overlap inside the cube [-1, 1]^3")
-    rows = torch.cat([aggregated[keep] for aggregated, keep in parts])
+    rows = torch.cat(rows)
     return to_dense(networks.regularizer(rows, mask, statistics), mask)[0], mask, features
 
 
@@ -116,6 +119,7 @@ def build_cost_volume(
     resolution: int,
     to_world: Float[Tensor, "4 4"] | None = None,
     pixel_center: float = 0.5,
+    statistics: Statistics = "batch",
 ) -> CostVolume:
     """The native 3D prior V_p of eq. 6 from predicted (or real) views.
 
@@ -125,6 +129,7 @@ def build_cost_volume(
         resolution: voxels per axis; 96 in the released pipeline.
         to_world: from the cube to the world; the identity when they are the same.
         pixel_center: 0.5, or 0 for the released half-pixel convention (see `affine_matrices`).
+        statistics: the networks normalise by those of the given views, as released, or by running ones (see `norm`).
 
     Raises:
         InputError: images and cameras do not fit each other, or do not overlap inside the cube.
@@ -135,7 +140,7 @@ def build_cost_volume(
             f"{cameras.height}x{cameras.width}; give one camera per image, of its size"
         )
     affine = affine_matrices(cameras, pixel_center).to(images)
-    volume, mask, _ = predict_volume(networks, images.permute(0, 3, 1, 2).contiguous(), affine, resolution)
+    volume, mask, _ = predict_volume(networks, images.permute(0, 3, 1, 2), affine, resolution, statistics)
     identity = torch.eye(4, device=images.device)
     return CostVolume(volume, mask, identity if to_world is None else to_world.to(identity))
 
@@ -147,6 +152,8 @@ def resize_volume(volume: CostVolume, resolution: int) -> CostVolume:
     geometry is stretched by (resolution - 1) / resolution * d / (d - 1) about the centre, 0.4 per cent from 96 to 150.
     """
     size = (resolution,) * 3
-    features = F.interpolate(volume.volume[None], size=size, mode="trilinear", align_corners=False)[0]
+    # The batch axis comes before the permutation: added after, its stride would hide the layout (see `to_dense`).
+    stored = volume.volume.permute(1, 2, 3, 0).contiguous()[None].permute(0, 4, 1, 2, 3)
+    features = F.interpolate(stored, size=size, mode="trilinear", align_corners=False)[0]
     mask = F.interpolate(volume.mask[None, None].float(), size=size, mode="nearest-exact")[0, 0] > 0
-    return replace(volume, volume=features.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2), mask=mask)
+    return replace(volume, volume=features, mask=mask)

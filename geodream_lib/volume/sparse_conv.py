@@ -45,7 +45,7 @@ def strided_conv(
     kernel: Float[Tensor, "27 ci co"],
 ) -> Float[Tensor, "k co"]:
     """3x3x3 convolution of stride 2 from the sites `fine` to `coarse = strided_sites(fine)`."""
-    dense = F.pad(to_dense(rows, fine), _stride_padding(fine.shape))
+    dense = to_dense(rows, F.pad(fine, _stride_padding(fine.shape)))
     return to_rows(F.conv3d(dense, dense_kernel(kernel), stride=2), coarse)
 
 
@@ -59,14 +59,15 @@ def transposed_conv(
     weight = dense_kernel(kernel).transpose(0, 1)
     dense = F.conv_transpose3d(to_dense(rows, coarse), weight, stride=2, padding=1)
     # An even axis of d sites has d // 2 + 1 coarse ones, which reach back to d + 1 fine ones.
-    x, y, z = fine.shape
-    return to_rows(dense[:, :, :x, :y, :z], fine)
+    reached = F.pad(fine, [side for d in reversed(fine.shape) for side in (0, 1 - d % 2)])
+    return to_rows(dense, reached)
 
 
 def to_dense(rows: Float[Tensor, "m c"], mask: Bool[Tensor, "x y z"]) -> Float[Tensor, "1 c x y z"]:
     """Scatter rows into a zero volume in channels-last memory, the layout 3D convolutions are fastest in."""
-    dense = rows.new_zeros(mask.numel(), rows.shape[-1]).index_copy(0, active_index(mask), rows)
-    return dense.unflatten(0, mask.shape).permute(3, 0, 1, 2)[None]
+    dense = rows.new_zeros(mask.numel(), rows.shape[-1]).index_copy_(0, active_index(mask), rows)
+    # The batch axis comes before the permutation: added after, its stride would hide the layout from the convolution.
+    return dense.view(1, *mask.shape, rows.shape[-1]).permute(0, 4, 1, 2, 3)
 
 
 def to_rows(dense: Float[Tensor, "1 c x y z"], mask: Bool[Tensor, "x y z"]) -> Float[Tensor, "m c"]:

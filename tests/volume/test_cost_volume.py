@@ -87,6 +87,21 @@ def test_running_statistics_are_kept_in_training_only(images: torch.Tensor, came
     assert not torch.allclose(batch, running)
 
 
+def test_both_normalisations_can_be_chosen(
+    networks: CostVolumeNetworks, images: torch.Tensor, cameras: Cameras
+) -> None:
+    """As released by default, with the statistics of the given views."""
+    default, batch, running = (
+        build_cost_volume(images, cameras, networks, 12, **chosen).volume
+        for chosen in ({}, {"statistics": "batch"}, {"statistics": "running"})
+    )
+    assert torch.equal(default, batch)
+    arguments = (images.permute(0, 3, 1, 2), affine_matrices(cameras), 12, "running")
+    with torch.no_grad():
+        torch.testing.assert_close(running, predict_volume(networks, *arguments)[0])
+    assert not torch.allclose(running, batch, atol=1e-2)
+
+
 def test_affine_matrices_agree_with_the_projection_of_cameras(cameras: Cameras) -> None:
     """Half a pixel apart: centres of pixels are at +0.5 in cameras and at integers in affine matrices."""
     points = torch.rand(40, 3) * 1.6 - 0.8
