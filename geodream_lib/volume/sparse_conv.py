@@ -2,7 +2,8 @@
 
 Sites are given as a mask over a grid and their features as rows in the mask's x-major order. The body is a dense
 convolution on zeros outside the mask: most voxels of a cost volume are active, and every device has it. Under
-`torch.autocast(..., torch.bfloat16)` the convolution runs in bfloat16 (2.8 times faster on CPUs that support it).
+`torch.autocast(..., torch.bfloat16)` the convolution runs in bfloat16 (2.8 times faster on CPUs that support it). On
+CUDA, torchsparse computes the same where it is active (see `sparse_torchsparse`).
 Kernels are `[27, c_in, c_out]` with x the fastest of the three offsets.
 """
 
@@ -11,11 +12,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from geodream_lib.cuda_libraries import library
+from geodream_lib.volume.sparse_torchsparse import convolve_pairs
+
 
 def submanifold_conv(
     rows: Float[Tensor, "m ci"], mask: Bool[Tensor, "x y z"], kernel: Float[Tensor, "27 ci co"]
 ) -> Float[Tensor, "m co"]:
     """3x3x3 convolution whose output sites are the input sites; inactive neighbours contribute nothing."""
+    if torchsparse := library("torchsparse", rows, kernel):
+        return convolve_pairs(torchsparse, rows, kernel, mask, mask, 1)
     weight = dense_kernel(kernel)
     return to_rows(F.conv3d(to_dense(rows, mask), weight, padding=1), mask)
 
@@ -45,6 +51,8 @@ def strided_conv(
     kernel: Float[Tensor, "27 ci co"],
 ) -> Float[Tensor, "k co"]:
     """3x3x3 convolution of stride 2 from the sites `fine` to `coarse = strided_sites(fine)`."""
+    if torchsparse := library("torchsparse", rows, kernel):
+        return convolve_pairs(torchsparse, rows, kernel, fine, coarse, 2)
     dense = to_dense(rows, F.pad(fine, _stride_padding(fine.shape)))
     return to_rows(F.conv3d(dense, dense_kernel(kernel), stride=2), coarse)
 
@@ -56,6 +64,8 @@ def transposed_conv(
     kernel: Float[Tensor, "27 ci co"],
 ) -> Float[Tensor, "m co"]:
     """The way back from `coarse` to `fine`: the pairs of `strided_conv` with roles swapped and the same offset."""
+    if torchsparse := library("torchsparse", rows, kernel):
+        return convolve_pairs(torchsparse, rows, kernel, fine, coarse, 2, transposed=True)
     weight = dense_kernel(kernel).transpose(0, 1)
     dense = F.conv_transpose3d(to_dense(rows, coarse), weight, stride=2, padding=1)
     # An even axis of d sites has d // 2 + 1 coarse ones, which reach back to d + 1 fine ones.
