@@ -1,5 +1,6 @@
 """Stage 2 against outputs of the released One-2-3-45 and GeoDream code on random weights and views."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,12 @@ def assert_close(value: Tensor, expected: Tensor, tolerance: float = 1e-4) -> No
     error = (value - expected).abs().max() / expected.abs().max().clamp(min=1)
     assert value.shape == expected.shape
     assert error < tolerance, f"relative error {error:.2g}"
+
+
+def number_in_name(data: dict[str, Tensor], pattern: str) -> int:
+    """The number in the name of the one entry that fits."""
+    (found,) = filter(None, (re.fullmatch(pattern, name) for name in data))
+    return int(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -203,17 +210,20 @@ def test_sdf_on_the_voxel_grid(
     with torch.no_grad():
         rows = volume.permute(1, 2, 3, 0).flatten(0, 2)
         sdf = networks.decoder(voxel_positions(int(inputs["vol_dims"][0])), rows)[0].view(mask.shape)
-    assert_close(torch.where(mask, sdf, 1.0)[::3, ::3, ::3], outputs["eval/sdf_volume_strided3"])
+    step = number_in_name(outputs, r"eval/sdf_volume_strided(\d+)")
+    expected = outputs[f"eval/sdf_volume_strided{step}"]
+    assert_close(torch.where(mask, sdf, 1.0)[::step, ::step, ::step], expected)
 
 
 def test_resized_volume_and_its_alpha(
     built: dict[str, tuple], networks: CostVolumeNetworks, inputs: dict[str, Tensor], outputs: dict[str, Tensor]
 ) -> None:
-    """GeoDream's stage 1 on the volume resized to 150^3: signed distance, alpha, and alpha's gradient to the volume."""
+    """GeoDream's stage 1 on the resized volume: signed distance, alpha, and alpha's gradient to the volume."""
     volume, mask, _ = built["eval"]
-    big = resize_volume(CostVolume(volume, mask, torch.eye(4)), 150).volume
-    i, j, k = outputs["geodream/vol150_ijk"].long().unbind(-1)
-    assert_close(big[:, i, j, k].T, outputs["geodream/vol150_sample"])
+    size = number_in_name(outputs, r"geodream/vol(\d+)_ijk")
+    big = resize_volume(CostVolume(volume, mask, torch.eye(4)), size).volume
+    i, j, k = outputs[f"geodream/vol{size}_ijk"].long().unbind(-1)
+    assert_close(big[:, i, j, k].T, outputs[f"geodream/vol{size}_sample"])
 
     points, directions, lengths = inputs["points"], inputs["dirs"], inputs["dists"][:, 0]
     stored = big.detach().permute(1, 2, 3, 0).contiguous().requires_grad_()
@@ -309,7 +319,7 @@ def test_rendering(
 def test_importance_sampling(
     folder: Path, built: dict[str, tuple], networks: CostVolumeNetworks, images: Tensor, inputs: dict[str, Tensor]
 ) -> None:
-    """64 even depths and four rounds of 16 more, end to end.
+    """Even depths and four rounds of more, end to end.
 
     The last round samples with sharpness 512, where a difference of 1e-6 in the signed distance moves a depth by 1e-4.
     """
@@ -346,13 +356,13 @@ def pose_sets(folder: Path) -> list[str]:
 
 
 def test_normalized_cameras(folder: Path) -> None:
-    """The released datasets: GeoDream's 14 text and 30 image views, One-2-3-45's 32 views."""
+    """The released datasets: GeoDream's views of text and of an image, One-2-3-45's views."""
     everything = load(folder / "dataset_cameras.npz")
     for name in pose_sets(folder):
         data = {key.split("/")[1]: value for key, value in everything.items() if key.startswith(f"{name}/")}
-        size = int(2 * data["pose_json_intrinsics"][0, 2])  # the released principal point is the image's centre
-        c2w = data["pose_json_c2ws"]
-        every = Cameras(c2w, data["pose_json_intrinsics"].expand(len(c2w), 3, 3), size, size)
+        intrinsics, c2w = data["pose_json_intrinsics"], data["pose_json_c2ws"]
+        width, height = (2 * intrinsics[:2, 2]).int().tolist()  # the released principal point is the image's centre
+        every = Cameras(c2w, intrinsics.expand(len(c2w), 3, 3), height, width)
         near, far = data["pose_json_near_far"].tolist()
         sources, to_world = normalize_cameras(every[0], every[data["view_ids"]], near, far)
         query, _ = normalize_cameras(every[0], every[[0, *data["view_ids"].tolist()]], near, far)
