@@ -53,4 +53,4 @@ class ActivatedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Float[Tensor, "n c h w"], statistics: Statistics = "batch") -> Float[Tensor, "n c h w"]:
-        return F.leaky_relu(normalize(x, self, self.weight.abs() + EPS, statistics), 0.01)
+        return F.leaky_relu(normalize(x, self, self.weight.abs() + EPS, statistics), 0.01, inplace=True)

@@ -31,7 +31,7 @@ class SparseBlock(nn.Module):
 
     def forward(self, rows: Float[Tensor, "m c"], statistics: Statistics = "batch") -> Float[Tensor, "m c"]:
         norm = self.net[1]
-        return F.relu(normalize(rows, norm, norm.weight, statistics))
+        return F.relu(normalize(rows, norm, norm.weight, statistics), inplace=True)
 
 
 class CostRegularizer(nn.Module):
