@@ -19,6 +19,9 @@ from geodream_lib import cuda_libraries
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.precision import has_fast_bfloat16
+from geodream_lib.presets import load_preset
+from geodream_lib.weights.folder import ready_path
+from geodream_lib.weights.table import NETWORKS
 
 Status = Literal["ok", "optional", "problem"]
 
@@ -44,6 +47,7 @@ def report() -> list[Check]:
         _precision(),
         _threads(),
         *_lab_weights(),
+        _public_networks(),
         _disk(Path.cwd()),
         *(_cuda_library(name) for name in cuda_libraries.LIBRARIES),
     ]
@@ -133,6 +137,16 @@ def _weights(name: str, folder: Path) -> Check:
         except (OSError, SafetensorError) as error:
             return Check(label, "problem", f"{file} is not whole: {error}", "restore it from the repository")
     return Check(label, "ok", f"{sum(file.stat().st_size for file in files) / 2**20:.0f} MB in {len(files)} files")
+
+
+def _public_networks() -> Check:
+    """Which of the networks that the colab and paper presets use are there."""
+    ready = [name for name in NETWORKS if ready_path(name).exists()]
+    missing = [name for name in load_preset("paper").networks(image=False) if name not in ready]
+    if missing:
+        detail = f"{', '.join(ready) or 'none'} (optional; the paper preset lacks {', '.join(missing)})"
+        return Check("public networks", "optional", detail, "geodream weights list")
+    return Check("public networks", "ok", ", ".join(ready))
 
 
 def _disk(folder: Path) -> Check:

@@ -109,7 +109,8 @@ def predict_views(run: Run) -> PosedViews:
 
 def view_name(index: int, pose: RelativePose) -> str:
     """File name of a source view: its number and the sentence of appendix F that put it there."""
-    return f"{index:02d}_{re.sub(r'[^A-Za-z0-9.]+', '_', pose.rule)}"
+    words = pose.rule.replace("++", "plus")
+    return f"{index:02d}_{re.sub(r'[^A-Za-z0-9.]+', '_', words)}"
 
 
 def reconstruct_volume(run: Run) -> CostVolume:

@@ -84,27 +84,20 @@ class Run:
     def pictures(self) -> list[Path]:
         return [self.folder / name for name in ("contact_sheet.png", "turntable.gif", "turntable.mp4")]
 
-    def networks(self) -> list[str]:
-        """Names or paths of the networks that the run loads, in the order of the stages."""
-        preset, sides = self.preset, self.image is None and self.preset.views.reference == "mvdream"
-        predictor = preset.zero123plus if sides and preset.views.predictor == "zero123plus" else preset.zero123
-        first = [preset.mvdream] if sides else []
-        wanted = [*first, predictor, preset.cost_volume, preset.text_to_image, preset.lora]
-        return [name for name in wanted if name]
-
     def check_ready(self) -> None:
         """Refuse what cannot be computed here, before anything is.
 
         Raises:
             InputError: a network is not there, or the preset's device is not; the message says how to get it.
         """
-        missing = [name for name in self.networks() if name in NETWORKS and not ready_path(name).exists()]
+        wanted = self.preset.networks(self.image is not None)
+        missing = [name for name in wanted if name in NETWORKS and not ready_path(name).exists()]
         if missing:
             raise InputError(
                 f"preset {self.preset.name} needs networks that are not there yet: {', '.join(missing)}; get each "
                 "with: geodream weights fetch NAME (--from FOLDER takes files you have)"
             )
-        for name in self.networks():
+        for name in wanted:
             network_path(name)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(

@@ -10,7 +10,7 @@ from geodream_lib.presets.fidelity import released
 from geodream_lib.presets.lab import lab_preset
 from geodream_lib.presets.paper import colab_preset, paper_preset
 from geodream_lib.presets.settings import Preset, Refine
-from geodream_lib.schedules import Schedule
+from geodream_lib.schedules import Schedule, constant
 
 FAST_VARIABLE = "GEODREAM_FAST"
 FAST_FACTOR = 20
@@ -22,6 +22,8 @@ def load_preset(
     name: str, overrides: dict[str, str | int | float] | None = None, fidelity: str = FIDELITIES[0]
 ) -> Preset:
     """The named preset with `overrides` such as `{"refine.steps": 500}` applied last.
+
+    A number in place of a schedule, `{"refine.schedules.volume": 1}`, holds for the whole run.
 
     fidelity: "paper", or "released" for what the released code does where the two disagree (see `fidelity`).
 
@@ -56,22 +58,27 @@ def _override(settings: object, path: str, keys: list[str], value: str | int | f
         if not (dataclasses.is_dataclass(old) or isinstance(old, dict)) or isinstance(old, Schedule):
             raise InputError(f"unknown setting {path!r}: {keys[0]!r} has no parts")
         new = _override(old, path, keys[1:], value)
-    elif isinstance(old, bool):
+    else:
+        new = _converted(path, old, value)
+    return {**settings, keys[0]: new} if is_dict else replace(settings, **{keys[0]: new})
+
+
+def _converted(path: str, old: object, value: str | int | float) -> object:
+    """`value` in the type of the setting it replaces; a schedule becomes that number for the whole run."""
+    kind = float if isinstance(old, Schedule) else type(old)
+    if kind is bool:
         if str(value).lower() not in ("true", "false"):
             raise InputError(f"setting {path} is {value!r}; expected true or false")
-        new = str(value).lower() == "true"
-    elif type(old) in (int, float, str):
-        try:
-            new = type(old)(value)
-        except ValueError as error:
-            raise InputError(f"setting {path} is {value!r}; expected {type(old).__name__}") from error
-        if (isinstance(new, int) and new < 1) or (isinstance(new, float) and not math.isfinite(new)):
-            raise InputError(
-                f"setting {path} is {value!r}; expected a {'positive' if isinstance(new, int) else 'finite'} number"
-            )
-    else:
+        return str(value).lower() == "true"
+    if kind not in (int, float, str):
         raise InputError(f"setting {path!r} is not a number or a word; name one of its parts or use the library")
-    return {**settings, keys[0]: new} if is_dict else replace(settings, **{keys[0]: new})
+    try:
+        new = kind(value)
+    except ValueError as error:
+        raise InputError(f"setting {path} is {value!r}; expected {kind.__name__}") from error
+    if (kind is int and new < 1) or (kind is float and not math.isfinite(new)):
+        raise InputError(f"setting {path} is {value!r}; expected a {'positive' if kind is int else 'finite'} number")
+    return constant(new) if isinstance(old, Schedule) else new
 
 
 def _shortened(preset: Preset) -> Preset:

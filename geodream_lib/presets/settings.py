@@ -1,5 +1,6 @@
 """What can be set in a run: frozen dataclasses, one per stage. Their values are in `lab` and `paper`."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -205,3 +206,12 @@ class Preset:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("float32", "float16", "bfloat16"))
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"setting device is {self.device!r}; expected cpu, cuda or cuda:N")
+
+    def networks(self, image: bool) -> list[str]:
+        """Names or paths of the networks that a run loads, in the order of the stages; `image`: it starts from one."""
+        sides = not image and self.views.reference == "mvdream"
+        predictor = self.zero123plus if sides and self.views.predictor == "zero123plus" else self.zero123
+        first = self.mvdream if sides else ""
+        return [name for name in (first, predictor, self.cost_volume, self.text_to_image, self.lora) if name]

@@ -112,7 +112,7 @@ class MVDream(nn.Module):
         if not (folder / "model_index.json").is_file() or not (folder / CAMERA).is_file():
             raise InputError(
                 f"{folder} is not an MVDream folder (no model_index.json or no {CAMERA}); expected one that "
-                "MVDream.save or `geodream convert` wrote, make it anew"
+                "MVDream.save or `geodream weights convert` wrote, make it anew"
             )
         diffusion = load_diffusion(folder, device, dtype)
         embedding = TimestepEmbedding(16, diffusion.denoiser.unet.time_embedding.linear_2.out_features)
