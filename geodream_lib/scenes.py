@@ -36,7 +36,9 @@ class FieldScene(nn.Module):
         super().__init__()
         self.field, self.settings = field, settings
         # Part of the state: a run that resumes between two measurements goes on with the same one.
-        self.register_buffer("occupancy", torch.zeros((settings.occupancy_resolution,) * 3, device=field.to_world.device))
+        self.register_buffer(
+            "occupancy", torch.zeros((settings.occupancy_resolution,) * 3, device=field.to_world.device)
+        )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         return self.field.parameter_groups()
