@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from geodream_lib.components import read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
 from geodream_lib.storage import read_json
@@ -39,9 +39,9 @@ def load_diffusion(
         InputError: the folder is missing, incomplete, truncated, or holds another kind of model.
     """
     _check_folder(source, list(FILES))
-    tokenizer = _load(CLIPTokenizer, source, "tokenizer")
-    text_encoder = _load_weights(CLIPTextModel, source, "text_encoder", dtype)
-    vae = _load_weights(autoencoder_class(source), source, "vae", dtype)
+    tokenizer = read_component(CLIPTokenizer, source, "tokenizer")
+    text_encoder = read_network(CLIPTextModel, source, "text_encoder", dtype)
+    vae = read_network(autoencoder_class(source), source, "vae", dtype)
     denoiser = load_denoiser(source, device, dtype, autocast)
     width, expected = text_encoder.config.hidden_size, denoiser.unet.config.cross_attention_dim
     if width != expected:
@@ -64,8 +64,8 @@ def load_denoiser(
     Arguments and errors as in `load_diffusion`.
     """
     _check_folder(source, ["unet", "scheduler"])
-    scheduler = _load(DDIMScheduler, source, "scheduler")
-    unet = _load_weights(UNet2DConditionModel, source, "unet", dtype)
+    scheduler = read_component(DDIMScheduler, source, "scheduler")
+    unet = read_network(UNet2DConditionModel, source, "unet", dtype)
     return Denoiser(unet, scheduler, autocast).requires_grad_(False).eval().to(device)
 
 
@@ -90,29 +90,3 @@ def _check_folder(source: Path | str, parts: list[str]) -> None:
                     f"{source}/{part} is a {name}, expected a {expected[0].__name__}; "
                     "this is not a Stable Diffusion folder, choose another"
                 )
-
-
-def _load(component: type, source: Path | str, part: str, **options: object) -> object:
-    """One component of the folder; a local folder never reaches for the network."""
-    try:
-        return component.from_pretrained(str(source), subfolder=part, local_files_only=Path(source).is_dir(), **options)
-    except Exception as error:  # each library has its own errors for a damaged file, down to a bare Exception
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"cannot load {part}/ of {source}: {reason}; expected a complete diffusers folder with safetensors weights "
-            "(local, or a hub id that can be reached), fetch it anew"
-        ) from error
-
-
-def _load_weights(component: type[nn.Module], source: Path | str, part: str, dtype: torch.dtype) -> nn.Module:
-    """A network, whole: the libraries only warn when tensors are absent and leave them random."""
-    # The libraries name the argument differently.
-    type_name = "dtype" if component is CLIPTextModel else "torch_dtype"
-    network, info = _load(component, source, part, use_safetensors=True, output_loading_info=True, **{type_name: dtype})
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if missing:
-        raise InputError(
-            f"{source}/{part} lacks {len(missing)} weights of a {component.__name__}, first {missing[0]}; "
-            "the file belongs to another network or is incomplete, fetch it anew"
-        )
-    return network

@@ -100,7 +100,7 @@ class Zero123(nn.Module):
         Raises:
             InputError: a part is missing, truncated or of another network.
         """
-        parts, projection, said_stable = load_parts(Path(folder))
+        parts, projection, said_stable = load_parts(Path(folder), dtype)
         context, width = projection["proj.weight"].shape
         parts["clip_camera_projection"] = CameraProjection(width - 4, context)
         parts["clip_camera_projection"].load_state_dict(projection)

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import diffusers
+import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from geodream_lib.components import read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import load_tensors, read_json, save_tensors, write_json
 from geodream_lib.unshuffle_vae import autoencoder_class
@@ -22,7 +24,9 @@ PROJECTION = "clip_camera_projection"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def load_parts(folder: Path) -> tuple[dict[str, nn.Module | DDIMScheduler], dict[str, Tensor], bool]:
+def load_parts(
+    folder: Path, dtype: torch.dtype
+) -> tuple[dict[str, nn.Module | DDIMScheduler], dict[str, Tensor], bool]:
     """`(networks and scheduler by name, weights of the camera projection, whether it is Stable Zero123)`.
 
     Raises:
@@ -37,36 +41,12 @@ def load_parts(folder: Path) -> tuple[dict[str, nn.Module | DDIMScheduler], dict
         if not (folder / name).is_dir():
             raise InputError(f"{folder} has no {name}/; expected Zero123 in the diffusers layout, fetch it anew")
     kinds = NETWORKS | {"vae": autoencoder_class(folder)}
-    parts = {name: read_network(kind, folder / name) for name, kind in kinds.items()}
-    try:
-        parts["scheduler"] = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"cannot read {folder / 'scheduler'}: {_first_line(error)}; fetch it anew") from error
+    parts = {name: read_network(kind, folder, name, dtype) for name, kind in kinds.items()}
+    parts["scheduler"] = read_component(DDIMScheduler, folder, "scheduler")
     projection, _ = load_tensors(folder / PROJECTION / WEIGHTS)
     check_fit(parts, projection, str(folder))
     config = folder / PROJECTION / "config.json"
     return parts, projection, bool(config.is_file() and read_json(config).get("stable", False))
-
-
-def read_network(kind: type, folder: Path) -> nn.Module:
-    """One network with all of its weights, none left over.
-
-    Raises:
-        InputError: `folder` cannot be read, or it holds another network.
-    """
-    try:
-        network, info = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"cannot read {folder}: {_first_line(error)}; expected the config and the whole weights of a "
-            f"{kind.__name__}, fetch the folder anew"
-        ) from error
-    missing, unknown = list(info["missing_keys"]), list(info["unexpected_keys"])
-    if missing or unknown or info["mismatched_keys"]:
-        shown = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in unknown]
-        shown += [f"mismatched {key}" for key in info["mismatched_keys"]]
-        raise InputError(f"{folder} does not fit {kind.__name__}: {shown[0]}; is it the weights of another network?")
-    return network
 
 
 def check_fit(parts: Mapping[str, nn.Module | DDIMScheduler], projection: Mapping[str, Tensor], source: str) -> None:
@@ -86,10 +66,6 @@ def check_fit(parts: Mapping[str, nn.Module | DDIMScheduler], projection: Mappin
     if shapes != {"proj.weight": wanted, "proj.bias": wanted[:1]}:
         expected = f"proj.weight {wanted} and proj.bias {wanted[:1]}"
         raise InputError(f"{PROJECTION} of {source} holds {shapes}; expected {expected}, do the parts belong together?")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def save_parts(model: "Zero123", folder: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from geodream_lib.components import read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import atomic_folder, read_json, write_json
 from geodream_lib.views.zero123plus_image import ImageInput
@@ -49,39 +49,12 @@ def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, object]:
     # Without a vocabulary transformers makes an empty tokenizer.
     if not any((folder / "tokenizer" / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise InputError(f"{folder / 'tokenizer'} holds no vocab.json or tokenizer.json; fetch the folder anew")
-    parts = {name: _network(kind, folder, name, dtype) for name, kind in NETWORKS.items()}
-    parts |= {name: _read(kind, folder, name) for name, kind in PLAIN.items()}
+    parts = {name: read_network(kind, folder, name, dtype) for name, kind in NETWORKS.items()}
+    parts |= {name: read_component(kind, folder, name) for name, kind in PLAIN.items()}
     parts |= {name: _image_input(folder / name / "preprocessor_config.json") for name in INPUTS}
     parts[RAMP] = _ramp(folder / "model_index.json")
     _check_fit(folder, parts)
     return parts
-
-
-def _read(kind: type, folder: Path, name: str, **options: object) -> object:
-    """One part of the folder by its known class, without network or foreign code."""
-    try:
-        return kind.from_pretrained(folder, subfolder=name, local_files_only=True, **options)
-    except Exception as error:  # each library has its own errors for a damaged file, down to a bare Exception
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        weights = " and its weights as safetensors (convert .bin files first)" if name in NETWORKS else ""
-        raise InputError(
-            f"cannot read {folder / name}: {reason}; expected a {kind.__name__} config{weights}, fetch the folder anew"
-        ) from error
-
-
-def _network(kind: type[nn.Module], folder: Path, name: str, dtype: torch.dtype) -> nn.Module:
-    """One network with all of its weights, none left over; the libraries only warn and leave what is absent random."""
-    # The libraries name the argument differently.
-    type_name = "torch_dtype" if name in ("unet", "vae") else "dtype"
-    options = {"use_safetensors": True, "output_loading_info": True, type_name: dtype}
-    network, info = _read(kind, folder, name, **options)
-    problems = [f"{what} {key}" for what in ("missing", "unexpected", "mismatched") for key in info[f"{what}_keys"]]
-    if problems:
-        raise InputError(
-            f"{folder / name} does not fit {kind.__name__}: {problems[0]}, {len(problems)} such weights; "
-            "is it the weights of another network?"
-        )
-    return network
 
 
 def _image_input(path: Path) -> ImageInput:

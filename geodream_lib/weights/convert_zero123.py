@@ -7,10 +7,11 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from geodream_lib.components import read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import atomic_folder
 from geodream_lib.views.zero123 import CameraProjection, Zero123
-from geodream_lib.views.zero123_files import check_fit, read_network
+from geodream_lib.views.zero123_files import check_fit
 from geodream_lib.weights.clip import openai_image_tower
 from geodream_lib.weights.ldm import (
     SCALE_FACTOR,
@@ -81,7 +82,7 @@ def convert_zero123(
         heads, name = official.get("image", {}).get("heads"), f"the image tower of {source}"
         networks["image_encoder"] = openai_image_tower(parts[IMAGE_TOWER], name, heads)
     elif image_encoder is not None:
-        networks["image_encoder"] = read_network(CLIPVisionModelWithProjection, image_encoder)
+        networks["image_encoder"] = read_network(CLIPVisionModelWithProjection, image_encoder, "")
     else:
         raise InputError(f"{source} has no image tower ({IMAGE_TOWER}*); give the folder of CLIP ViT-L/14's besides")
     check_fit(networks, projection, source)

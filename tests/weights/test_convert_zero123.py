@@ -159,7 +159,7 @@ def test_a_file_without_image_tower_takes_one_from_a_folder(plain, tmp_path):
     bare = {name: tensor for name, tensor in plain.items() if not name.startswith(IMAGE_TOWER)}
     with pytest.raises(InputError, match="no image tower"):
         converted(bare, tmp_path / "out")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="cannot load"):
         converted(bare, tmp_path / "out", image_encoder=tmp_path / "nowhere")
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     for width, folder in ((EMBEDDING, "clip"), (EMBEDDING + 1, "other")):
