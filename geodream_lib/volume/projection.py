@@ -80,8 +80,9 @@ def aggregate_views(
     number of seeing views.
     """
     count = visible.sum(dim=0)
-    inverse = 1 / (count[:, None].to(sampled.dtype) + 1e-5)
-    # Added view by view: a reduction over the first of three axes is five times slower on a CPU.
-    mean = sum(sampled) * inverse
-    variance = sum(view.square() for view in sampled) * inverse - mean.square()
-    return torch.cat([variance, mean], dim=-1), count >= min(2, len(visible))
+    inverse = 1 / (count.to(sampled.dtype) + 1e-5)
+    # Channel by channel, as the samples lie in memory: sums along the other order take a CPU five times as long.
+    sampled = sampled.transpose(1, 2)
+    mean = sampled.sum(dim=0) * inverse
+    variance = sampled.square().sum(dim=0) * inverse - mean.square()
+    return torch.cat([variance, mean]).T, count >= min(2, len(visible))
