@@ -117,6 +117,23 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def plan(arguments: argparse.Namespace) -> int:
+    """What a run will take, and whether this machine has it."""
+    from geodream_lib.plan import check_plan, device_memory, format_plan, make_plan
+    from geodream_lib.presets import load_preset
+
+    preset = load_preset(arguments.preset, dict(arguments.overrides), arguments.fidelity)
+    steps = make_plan(preset, arguments.image)
+    print(format_plan(preset, steps))
+    memory = device_memory(preset)
+    if memory is None:
+        print("\nNo CUDA device was found here to compare with.")
+    else:
+        check_plan(preset, steps, memory)
+        print(f"\nIt fits: this device has {memory / 2**30:.1f} GB.")
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """What is installed and active, and how to get the rest."""
     from geodream_lib.doctor import format_report, report
@@ -159,24 +176,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("prompt", metavar="PROMPT", help='such as "a red mushroom on a log"')
     command.add_argument("--image", type=Path, metavar="FILE", help="reference picture, instead of a predicted one")
-    command.add_argument("--preset", default="lab", help="all numbers of a run: lab, colab or paper (default: lab)")
-    command.add_argument(
-        "--fidelity",
-        default="paper",
-        help="where the paper's text and the released code disagree: paper or released (default: paper)",
-    )
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<the prompt>)")
     command.add_argument("--until", choices=STAGES, default="mesh", metavar="STAGE", help=f"stop after {_names()}")
-    command.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        type=_override,
-        metavar="KEY=VALUE",
-        help="change one number of the preset, such as refine.steps=500; can be given more than once",
-    )
+    _add_settings(command)
     command.set_defaults(command=generate)
 
     for stage, what in STAGES.items():
@@ -200,9 +203,36 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_weights(commands.add_parser("weights", help="public networks: list, fetch, convert, verify"))
 
+    command = commands.add_parser(
+        "plan",
+        help="what a run will take, before anything is loaded",
+        description="Steps, arithmetic and memory of every stage, counted without weights; and whether it fits here.",
+    )
+    command.add_argument("--image", action="store_true", help="of a run that starts from a reference picture")
+    _add_settings(command)
+    command.set_defaults(command=plan)
+
     command = commands.add_parser("doctor", help="what is installed and active, and how to get the rest")
     command.set_defaults(command=doctor)
     return parser
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="lab", help="all numbers of a run: lab, colab or paper (default: lab)")
+    command.add_argument(
+        "--fidelity",
+        default="paper",
+        help="where the paper's text and the released code disagree: paper or released (default: paper)",
+    )
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        type=_override,
+        metavar="KEY=VALUE",
+        help="change one number of the preset, such as refine.steps=500; can be given more than once",
+    )
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:

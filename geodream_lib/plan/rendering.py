@@ -1,0 +1,116 @@
+"""What rendering costs, per sample of a ray and per pixel of a mesh.
+
+How many samples a picture needs depends on the object, so it cannot be counted without one. The constants below were
+measured by `trace` on real tensors: on the field of the lab's red mushroom (48^3 voxels) with the lab's cameras, 72 to
+512 samples per ray, a sharpness of 86 and of 257; and on a wavy sphere as a DMTet of 32 to 128 layers, in 128 to 512
+pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geodream_lib.field import HashEncoding, NeuSField
+from geodream_lib.plan.networks import learnt_sharpness, make_cost_volume_networks
+from geodream_lib.plan.trace import Cost, trace
+from geodream_lib.presets import Preset
+
+# Evaluated samples per pixel, for the camera that needs most: those of the cube's diagonal that lie in the band around
+# the surface, which is as wide as 1 / s, and those that close it. Right within a tenth.
+BAND, CLOSING = 6.0, 1.7
+# The lab renders at s = 257. What One-2-3-45 learnt stands in its file, and is read where that is there.
+ASSUMED_SHARPNESS = 257.0
+# Of the evaluated samples those whose colour is looked up: 60 to 72 per cent.
+COLOURED = 0.7
+# Kept beside the evaluation of a sample: its ray, point, weight, and the sums they enter.
+BYTES_PER_SAMPLE = 250
+# Kept of a picture of a mesh: per pixel, per pixel that the mesh covers, and how many it does; and of its extraction,
+# per tetrahedron of the grid.
+BYTES_PER_PIXEL, BYTES_PER_COVERED, COVERED = 250, 550, 0.5
+BYTES_PER_TETRAHEDRON = 25
+
+
+@dataclass(frozen=True)
+class FieldCost:
+    """parameters: trained ones (volume, encoding, texture, background). volume, table: those of the volume, and of the
+    encoding.
+    sample, colour: of one evaluated sample, and of one whose colour is looked up; arithmetic of both passes, and `kept`
+    the bytes that the second needs."""
+
+    parameters: int
+    volume: int
+    table: int
+    sample: Cost
+    colour: Cost
+
+
+def field_cost(preset: Preset) -> FieldCost:
+    """Of the field that a preset refines, in plain PyTorch (with tinycudann the encoding keeps less).
+
+    Raises:
+        InputError: a local network of the preset is not there.
+    """
+    settings, resolution, n = preset.field, preset.volume.refined_resolution, 1024
+    decoder = make_cost_volume_networks(preset.cost_volume).decoder
+    channels = decoder.lin1.weight_v.shape[1] - decoder.hidden
+    volume = torch.empty(channels, resolution, resolution, resolution, device="meta")
+    with torch.device("meta"):
+        encoding = HashEncoding(settings.levels, 2, settings.log2_table, settings.base_resolution, settings.growth)
+    field = NeuSField(volume, decoder, 1.0, encoding, color_from_position=settings.color_from_position).to("meta")
+    points = torch.empty(n, 3, device="meta")
+
+    def per_point(query: Callable[[], Sequence[Tensor]]) -> Cost:
+        forward = trace(query)
+        both = trace(lambda: sum(result.sum() for result in query()).backward())
+        return Cost(both.flops / n, forward.peak / n, forward.kept / n)
+
+    return FieldCost(
+        parameters=sum(p.numel() for group in field.parameter_groups().values() for p in group),
+        volume=volume.numel(),
+        table=encoding.table.numel(),
+        sample=per_point(lambda: field.sdf_and_gradient(points)),
+        colour=per_point(lambda: [field.color(points)]),
+    )
+
+
+def samples_per_pixel(preset: Preset) -> float:
+    """Samples that NeuS evaluates at the preset's samples per ray and sharpness."""
+    return BAND * preset.field.samples_per_ray / sharpness(preset) + CLOSING
+
+
+def sharpness(preset: Preset) -> float:
+    """The s that NeuS renders with."""
+    learnt = learnt_sharpness(preset.cost_volume)
+    return ASSUMED_SHARPNESS if learnt is None else learnt * preset.field.sharpening
+
+
+def neus_cost(field: FieldCost, samples: float) -> Cost:
+    """Of a picture with so many evaluated samples and the way back from it; what it keeps is its peak."""
+    kept = samples * (field.sample.kept + COLOURED * field.colour.kept + BYTES_PER_SAMPLE) + _table_gradients(field)
+    return Cost(samples * (field.sample.flops + COLOURED * field.colour.flops), kept, kept)
+
+
+def normals_cost(pixels: float, tetrahedra: int) -> Cost:
+    """Of a normal map of the surface in a tetrahedral grid, and back; none of it is a matrix product."""
+    kept = tetrahedra * BYTES_PER_TETRAHEDRON + pixels * BYTES_PER_PIXEL
+    return Cost(0, kept, kept)
+
+
+def texture_cost(field: FieldCost, pixels: float) -> Cost:
+    """Of a picture of a mesh coloured by the texture field, and back."""
+    covered = pixels * COVERED
+    kept = covered * (field.colour.kept + BYTES_PER_COVERED) + _table_gradients(field)
+    return Cost(covered * field.colour.flops, kept, kept)
+
+
+def grid_size(resolution: int) -> tuple[int, int]:
+    """Vertices and tetrahedra of `mesh.tetrahedra.tetrahedral_grid`."""
+    cubes = resolution // 2
+    return (cubes + 1) ** 3 + cubes**3, 12 * cubes**3
+
+
+def _table_gradients(field: FieldCost) -> float:
+    """On the way back every level makes a gradient of the whole table, which is added to that of the others."""
+    return 2 * 4 * field.table
