@@ -12,6 +12,7 @@ import torch
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.lexicon import check_prompt
+from geodream_lib.plan import check_fits, device_memory
 from geodream_lib.presets import Preset, load_preset
 from geodream_lib.storage import read_json, write_json
 from geodream_lib.views import load_reference
@@ -174,6 +175,8 @@ def create_run(
         raise InputError(f"{folder} exists and is not a run (no config.json); choose another folder with --out")
     check_prompt(prompt, data_folder() / run.preset.lexicon if run.preset.lexicon else None)
     run.check_ready()
+    if run.device.type == "cuda":
+        check_fits(run.preset, device_memory(run.preset), image=image is not None)
     if image is not None:
         load_reference(image, run.preset.views.size, run.preset.views.fill)
     write_json(path, asked | {"versions": _versions()})

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geodream_lib import pipeline
+from geodream_lib import run as run_module
 from geodream_lib.errors import InputError
 from geodream_lib.mesh import TexturedMesh
 from geodream_lib.run import STAGES, Run, create_run, open_run
@@ -207,3 +208,23 @@ def test_a_wrong_setting_is_named_before_a_folder_is_made(tmp_path, key, value, 
     with pytest.raises(InputError, match=message):
         create_run(PROMPT, tmp_path / "run", overrides={key: value})
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run_module, "device_memory", lambda preset: 2**30)
+    with pytest.raises(InputError, match=r"needs about \d+\.\d GB and the GPU has 1.0 GB"):
+        create_run(PROMPT, tmp_path / "run", overrides={"device": "cuda"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_two_readings_are_two_runs(tmp_path):
+    """What a folder was made for includes the fidelity; folders from before there were two are of the paper's."""
+    create_run(PROMPT, tmp_path / "run")
+    config = read_json(tmp_path / "run" / "config.json")
+    write_json(tmp_path / "run" / "config.json", {key: value for key, value in config.items() if key != "fidelity"})
+    assert create_run(PROMPT, tmp_path / "run").fidelity == open_run(tmp_path / "run").fidelity == "paper"
+    with pytest.raises(InputError, match="fidelity 'paper', not 'released'"):
+        create_run(PROMPT, tmp_path / "run", fidelity="released")
+    released = create_run(PROMPT, tmp_path / "released", fidelity="released")
+    assert open_run(released.folder).preset == released.preset != create_run(PROMPT, tmp_path / "run").preset
