@@ -17,8 +17,8 @@ from geodream_lib.volume.norm import Statistics
 from geodream_lib.volume.projection import affine_matrices, aggregate_views, project_features, voxel_positions
 from geodream_lib.volume.sparse_conv import to_dense
 
-# Pairs of a view and a voxel that are sampled at a time: bounds the memory of their features to 0.13 GB. Threads wait for
-# each other in much smaller pieces.
+# Pairs of a view and a voxel that are sampled at a time: bounds the memory of their features to 0.13 GB. In much
+# smaller pieces threads wait for each other.
 _PAIRS = 1 << 21
 
 
