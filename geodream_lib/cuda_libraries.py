@@ -40,7 +40,10 @@ LIBRARIES = {
     # Its wheel brings sources and compiles them at the first call; without nvcc its kernels are None.
     "nerfacc": Library("ray marching", 'pip install -e ".[gpu]"', "nerfacc", "nerfacc.cuda._backend:_C"),
     "torchsparse": Library(
-        "sparse 3D convolution", "compile it, see environment.yml", "torchsparse", "torchsparse.backend"
+        "sparse 3D convolution",
+        "compile it, see environment.yml",
+        "torchsparse",
+        "torchsparse.backend:conv_forward_gather_scatter_cuda",
     ),
     "tinycudann": Library("hash encoding", "compile it, see environment.yml", "tinycudann", "tinycudann:Encoding"),
     "kaolin": Library(

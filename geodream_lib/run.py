@@ -175,8 +175,9 @@ def create_run(
         raise InputError(f"{folder} exists and is not a run (no config.json); choose another folder with --out")
     check_prompt(prompt, data_folder() / run.preset.lexicon if run.preset.lexicon else None)
     run.check_ready()
-    if run.device.type == "cuda":
-        check_fits(run.preset, device_memory(run.preset), image=image is not None)
+    memory = device_memory(run.preset)
+    if run.device.type == "cuda" and memory is not None:
+        check_fits(run.preset, memory, image=image is not None)
     if image is not None:
         load_reference(image, run.preset.views.size, run.preset.views.fill)
     write_json(path, asked | {"versions": _versions()})

@@ -26,15 +26,15 @@ from geodream_lib.guidance.prompts import Condition
 from geodream_lib.guidance.vsd import lora_loss, vsd_gradient
 from geodream_lib.presets import load_preset
 from geodream_lib.views import pose_cameras
-from geodream_lib.views.mvdream import denoise_views, view_cameras
-from geodream_lib.views.mvdream_network import MultiViewUNet
-from geodream_lib.views.reference_attention import (
+from geodream_lib.views.mvdream.model import denoise_views, view_cameras
+from geodream_lib.views.mvdream.network import MultiViewUNet
+from geodream_lib.views.sources import viewpoints
+from geodream_lib.views.zero123plus.attention import (
     install_reference_attention,
     predict_with_reference,
     reference_tokens,
 )
-from geodream_lib.views.sources import viewpoints
-from geodream_lib.views.zero123plus_steps import ancestral_step, guided, network_input, noised_condition
+from geodream_lib.views.zero123plus.steps import ancestral_step, guided, network_input, noised_condition
 from geodream_lib.volume import build_cost_volume, normalize_cameras, resize_volume
 from geodream_lib.volume.networks import CostVolumeNetworks
 from geodream_lib.weights.ldm import MVDREAM_SD21_UNET, SCHEDULER, VAE, unet_config, vae_config

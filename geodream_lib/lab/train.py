@@ -43,7 +43,7 @@ from geodream_lib.lab.training import Budget
 from geodream_lib.precision import has_fast_bfloat16
 from geodream_lib.storage import atomic_write
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
-from geodream_lib.views.zero123 import Zero123
+from geodream_lib.views.zero123.model import Zero123
 from geodream_lib.volume.networks import load_cost_volume_networks, save_cost_volume_networks
 
 MINUTES = {"vae": 90.0, "text_to_image": 150.0, "zero123": 120.0, "cost_volume": 90.0}

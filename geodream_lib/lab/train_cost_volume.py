@@ -14,7 +14,7 @@ from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.storage import atomic_write
-from geodream_lib.views.zero123 import Zero123, pose_token
+from geodream_lib.views.zero123.model import Zero123, pose_token
 from geodream_lib.volume.blending import SourceViews
 from geodream_lib.volume.cost_volume import predict_volume
 from geodream_lib.volume.decoder import query_sdf_and_gradient

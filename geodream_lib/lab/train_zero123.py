@@ -12,7 +12,7 @@ from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_schedule
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
-from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
+from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 
 from geodream_lib.storage import load_tensors, read_json
 from geodream_lib.unshuffle_vae import autoencoder_class
-from geodream_lib.views.zero123 import CameraProjection
+from geodream_lib.views.zero123.model import CameraProjection
 from geodream_lib.volume.networks import CostVolumeNetworks, load_cost_volume_networks
 from geodream_lib.weights.folder import network_path, ready_path
 from geodream_lib.weights.ldm import (

@@ -11,17 +11,17 @@ from geodream_lib.plan.step import Step
 from geodream_lib.plan.trace import Cost, meta, trace
 from geodream_lib.presets import Preset
 from geodream_lib.views.ddim import ddim_timesteps
-from geodream_lib.views.mvdream import AZIMUTHS, denoise_views, released_timesteps
-from geodream_lib.views.mvdream_network import MultiViewUNet
-from geodream_lib.views.reference_attention import (
+from geodream_lib.views.mvdream.model import AZIMUTHS, denoise_views, released_timesteps
+from geodream_lib.views.mvdream.network import MultiViewUNet
+from geodream_lib.views.sampling import RelativePose, released_rounds
+from geodream_lib.views.sources import viewpoints
+from geodream_lib.views.zero123.model import Zero123
+from geodream_lib.views.zero123plus.attention import (
     install_reference_attention,
     predict_with_reference,
     reference_tokens,
 )
-from geodream_lib.views.sampling import RelativePose, released_rounds
-from geodream_lib.views.sources import viewpoints
-from geodream_lib.views.zero123 import Zero123
-from geodream_lib.views.zero123plus_layout import COLUMNS, ROWS
+from geodream_lib.views.zero123plus.layout import COLUMNS, ROWS
 from geodream_lib.weights.ldm import SCHEDULER
 
 ZERO123_BATCH = 8  # views that `Zero123.predict` takes at a time

@@ -2,7 +2,7 @@
 
 from geodream_lib.views.background import center_object, remove_background
 from geodream_lib.views.images import read_image, write_image
-from geodream_lib.views.mvdream import MVDream
+from geodream_lib.views.mvdream.model import MVDream
 from geodream_lib.views.posed_views import PosedViews
 from geodream_lib.views.reference import load_reference, prepare_reference
 from geodream_lib.views.sampling import (
@@ -12,9 +12,9 @@ from geodream_lib.views.sampling import (
     sample_mvdream_viewpoints,
     sample_viewpoints,
 )
-from geodream_lib.views.zero123 import CameraProjection, Zero123, pose_token
-from geodream_lib.views.zero123plus import Zero123Plus
-from geodream_lib.views.zero123plus_layout import zero123plus_viewpoints
+from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
+from geodream_lib.views.zero123plus.layout import zero123plus_viewpoints
+from geodream_lib.views.zero123plus.model import Zero123Plus
 
 __all__ = [
     "CameraProjection",

@@ -22,9 +22,9 @@ from geodream_lib.views.sampling import (
     sample_mvdream_viewpoints,
     sample_viewpoints,
 )
-from geodream_lib.views.zero123 import Zero123
-from geodream_lib.views.zero123plus import Zero123Plus
-from geodream_lib.views.zero123plus_layout import AZIMUTHS, zero123plus_viewpoints
+from geodream_lib.views.zero123.model import Zero123
+from geodream_lib.views.zero123plus.layout import AZIMUTHS, zero123plus_viewpoints
+from geodream_lib.views.zero123plus.model import Zero123Plus
 
 References = Mapping[float, Tensor]
 Progress = Callable[[int, int], None]

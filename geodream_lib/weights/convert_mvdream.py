@@ -10,8 +10,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
-from geodream_lib.views.mvdream import MVDream
-from geodream_lib.views.mvdream_network import MultiViewUNet
+from geodream_lib.views.mvdream.model import MVDream
+from geodream_lib.views.mvdream.network import MultiViewUNet
 from geodream_lib.weights.clip import hf_text_tower, open_clip_text_tower
 from geodream_lib.weights.ldm import (
     MVDREAM_SD15_UNET,

@@ -10,8 +10,8 @@ from transformers import CLIPVisionModelWithProjection
 from geodream_lib.components import read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import atomic_folder
-from geodream_lib.views.zero123 import CameraProjection, Zero123
-from geodream_lib.views.zero123_files import check_fit
+from geodream_lib.views.zero123.files import check_fit
+from geodream_lib.views.zero123.model import CameraProjection, Zero123
 from geodream_lib.weights.clip import openai_image_tower
 from geodream_lib.weights.ldm import (
     SCALE_FACTOR,

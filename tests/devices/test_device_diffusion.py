@@ -13,8 +13,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geodream_lib.guidance import LatentDiffusion
 from geodream_lib.views import MVDream, RelativePose, Zero123, Zero123Plus
-from geodream_lib.views.zero123 import CameraProjection
-from geodream_lib.views.zero123plus_image import ImageInput
+from geodream_lib.views.zero123.model import CameraProjection
+from geodream_lib.views.zero123plus.image import ImageInput
 
 pytestmark = pytest.mark.needs_golden("vsd")
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from geodream_lib.cameras import azimuth_elevation, orbit
 from geodream_lib.cameras_sampling import from_mvdream, mvdream_condition
-from geodream_lib.views.mvdream import denoise_views, released_timesteps, view_cameras
-from geodream_lib.views.mvdream_network import MultiViewUNet
+from geodream_lib.views.mvdream.model import denoise_views, released_timesteps, view_cameras
+from geodream_lib.views.mvdream.network import MultiViewUNet
 from geodream_lib.weights.convert_mvdream import mvdream_unet
 from geodream_lib.weights.ldm import SCHEDULER
 

@@ -14,7 +14,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from geodream_lib.views.ddim import ddim as sampler
 from geodream_lib.views.ddim import ddim_timesteps
 from geodream_lib.views.sampling import released_viewpoints
-from geodream_lib.views.zero123 import Zero123, pose_token
+from geodream_lib.views.zero123.model import Zero123, pose_token
 from geodream_lib.weights.convert_zero123 import convert_zero123
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from geodream_lib.views.reference_attention import predict_with_reference, reference_tokens
-from geodream_lib.views.zero123plus import Condition, Zero123Plus
-from geodream_lib.views.zero123plus_image import network_pixels, on_grey
-from geodream_lib.views.zero123plus_layout import COLUMNS, ROWS
-from geodream_lib.views.zero123plus_steps import (
+from geodream_lib.views.zero123plus.attention import predict_with_reference, reference_tokens
+from geodream_lib.views.zero123plus.image import network_pixels, on_grey
+from geodream_lib.views.zero123plus.layout import COLUMNS, ROWS
+from geodream_lib.views.zero123plus.model import Condition, Zero123Plus
+from geodream_lib.views.zero123plus.steps import (
     ancestral_step,
     guided,
     network_input,

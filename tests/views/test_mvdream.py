@@ -12,8 +12,8 @@ from geodream_lib.cameras import azimuth_elevation, orbit
 from geodream_lib.cameras_sampling import mvdream_condition
 from geodream_lib.errors import InputError
 from geodream_lib.guidance import load_diffusion
-from geodream_lib.views.mvdream import AZIMUTHS, MVDream, released_timesteps, view_cameras
-from geodream_lib.views.mvdream_network import MultiViewUNet
+from geodream_lib.views.mvdream.model import AZIMUTHS, MVDream, released_timesteps, view_cameras
+from geodream_lib.views.mvdream.network import MultiViewUNet
 
 pytestmark = pytest.mark.needs_golden("vsd")
 

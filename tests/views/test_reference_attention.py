@@ -2,7 +2,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from geodream_lib.views.reference_attention import (
+from geodream_lib.views.zero123plus.attention import (
     install_reference_attention,
     predict_with_reference,
     reference_tokens,

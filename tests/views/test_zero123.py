@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from geodream_lib.errors import InputError
 from geodream_lib.views.ddim import ddim_timesteps
 from geodream_lib.views.sampling import RelativePose
-from geodream_lib.views.zero123 import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels, pose_token
+from geodream_lib.views.zero123.model import CLIP_MEAN, CLIP_STD, CameraProjection, Zero123, clip_pixels, pose_token
 
 EMBEDDING, CONTEXT = 12, 16
 

@@ -16,9 +16,9 @@ from transformers import (
 
 from geodream_lib.errors import InputError
 from geodream_lib.views import Zero123Plus, pose_cameras, released_viewpoints, zero123plus_viewpoints
-from geodream_lib.views.zero123plus_files import INPUTS, NETWORKS, PLAIN
-from geodream_lib.views.zero123plus_image import ImageInput, network_pixels, on_grey
-from geodream_lib.views.zero123plus_layout import split_tiles
+from geodream_lib.views.zero123plus.files import INPUTS, NETWORKS, PLAIN
+from geodream_lib.views.zero123plus.image import ImageInput, network_pixels, on_grey
+from geodream_lib.views.zero123plus.layout import split_tiles
 
 WIDTH, TOKENS, TILE = 16, 9, 16
 

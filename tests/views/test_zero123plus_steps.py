@@ -5,8 +5,8 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler
 from PIL import Image
 
-from geodream_lib.views.zero123plus_image import GREY, ImageInput, network_pixels, on_grey
-from geodream_lib.views.zero123plus_steps import (
+from geodream_lib.views.zero123plus.image import GREY, ImageInput, network_pixels, on_grey
+from geodream_lib.views.zero123plus.steps import (
     ancestral_step,
     guided,
     network_input,

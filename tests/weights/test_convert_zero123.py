@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from geodream_lib.errors import InputError
-from geodream_lib.views.zero123 import Zero123
+from geodream_lib.views.zero123.model import Zero123
 from geodream_lib.weights.convert_zero123 import IMAGE_TOWER, PROJECTION, UNET, VAE_PREFIX, convert_zero123
 from geodream_lib.weights.ldm import SCHEDULER, unet_config, unet_names, vae_config, vae_names
 

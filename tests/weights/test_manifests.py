@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
 from geodream_lib.storage import save_tensors
-from geodream_lib.views.zero123 import CameraProjection
+from geodream_lib.views.zero123.model import CameraProjection
 from geodream_lib.volume.networks import load_cost_volume_networks
 from geodream_lib.weights import convert_zero123 as zero123
 from geodream_lib.weights.convert_mvdream import UNET_PREFIX, mvdream_unet, released_unet_config

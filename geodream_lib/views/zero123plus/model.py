@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from geodream_lib.errors import InputError
-from geodream_lib.views.reference_attention import (
+from geodream_lib.views.zero123plus.attention import (
     install_reference_attention,
     predict_with_reference,
     reference_tokens,
 )
-from geodream_lib.views.zero123plus_files import load_parts, save_parts
-from geodream_lib.views.zero123plus_image import ImageInput, network_pixels, on_grey
-from geodream_lib.views.zero123plus_layout import COLUMNS, ROWS, split_tiles
-from geodream_lib.views.zero123plus_steps import (
+from geodream_lib.views.zero123plus.files import load_parts, save_parts
+from geodream_lib.views.zero123plus.image import ImageInput, network_pixels, on_grey
+from geodream_lib.views.zero123plus.layout import COLUMNS, ROWS, split_tiles
+from geodream_lib.views.zero123plus.steps import (
     ancestral_step,
     guided,
     network_input,

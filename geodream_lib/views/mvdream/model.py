@@ -20,7 +20,7 @@ from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
 from geodream_lib.guidance.load import load_diffusion
 from geodream_lib.storage import atomic_folder, load_into, load_tensors, save_tensors, write_json
-from geodream_lib.views.mvdream_network import MultiViewUNet
+from geodream_lib.views.mvdream.network import MultiViewUNet
 from geodream_lib.views.sampling import MVDREAM_REFERENCES
 
 AZIMUTHS = tuple(MVDREAM_REFERENCES.values())  # front first, then counter-clockwise seen from above

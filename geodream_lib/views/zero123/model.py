@@ -18,7 +18,7 @@ from transformers import CLIPVisionModelWithProjection
 from geodream_lib.errors import InputError
 from geodream_lib.views.ddim import ddim, ddim_timesteps
 from geodream_lib.views.sampling import RelativePose
-from geodream_lib.views.zero123_files import load_parts, save_parts
+from geodream_lib.views.zero123.files import load_parts, save_parts
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -16,10 +16,10 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 from geodream_lib.components import read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import atomic_folder, read_json, write_json
-from geodream_lib.views.zero123plus_image import ImageInput
+from geodream_lib.views.zero123plus.image import ImageInput
 
 if TYPE_CHECKING:
-    from geodream_lib.views.zero123plus import Zero123Plus
+    from geodream_lib.views.zero123plus.model import Zero123Plus
 
 NETWORKS = {
     "unet": UNet2DConditionModel,

@@ -17,7 +17,7 @@ from geodream_lib.storage import load_tensors, read_json, save_tensors, write_js
 from geodream_lib.unshuffle_vae import autoencoder_class
 
 if TYPE_CHECKING:
-    from geodream_lib.views.zero123 import Zero123
+    from geodream_lib.views.zero123.model import Zero123
 
 NETWORKS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "image_encoder": CLIPVisionModelWithProjection}
 PROJECTION = "clip_camera_projection"
