@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(f"{error}; free some space, the same command goes on from what is finished")
+    except BrokenPipeError:  # whoever read the output left (`| head`); Python must not flush into the void at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("geodream: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130

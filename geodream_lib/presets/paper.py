@@ -17,7 +17,10 @@ WORDS = {"front": 20.0, "back": 40.0, "overhead": 50.0}  # degrees, in the field
 
 
 def paper_preset() -> Preset:
-    """150^3 volume, NeuS up to 512^2, DMTet at 1024^2, Stable Diffusion 2.1 in half precision; 32 GB (`geodream plan`)."""
+    """150^3 volume, NeuS up to 512^2, DMTet at 1024^2, Stable Diffusion 2.1 in half precision.
+
+    For a GPU of 32 GB, as the paper's; `geodream plan` counts 24.5.
+    """
     return Preset(
         name="paper",
         device="cuda",

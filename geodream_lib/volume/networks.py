@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodream_lib.checkpoints import read_weights
 from geodream_lib.errors import InputError
 from geodream_lib.storage import load_into, save_tensors
 from geodream_lib.volume.blending import BlendingTextureDecoder
 from geodream_lib.volume.decoder import GeometryDecoder
 from geodream_lib.volume.features import FeatureNet, compress_layer
 from geodream_lib.volume.regularizer import CostRegularizer
-from geodream_lib.weights.read import read_weights
 
 # Names in the released checkpoint (a dict of state dicts) and here.
 _OFFICIAL = {

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from geodream_lib.checkpoints import read_weights
 from geodream_lib.errors import InputError
 from geodream_lib.volume.networks import load_cost_volume_networks, save_cost_volume_networks
 from geodream_lib.weights.convert_mvdream import convert_mvdream
@@ -9,7 +10,6 @@ from geodream_lib.weights.convert_zero123 import convert_zero123
 from geodream_lib.weights.entries import Network
 from geodream_lib.weights.folder import ONE2345_FILE, named_network, weights_folder
 from geodream_lib.weights.install import install
-from geodream_lib.weights.read import read_weights
 
 
 def convert(

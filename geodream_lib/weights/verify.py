@@ -12,13 +12,13 @@ from diffusers import ConfigMixin, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from geodream_lib.checkpoints import check_tensors
 from geodream_lib.errors import InputError
 from geodream_lib.storage import read_json
 from geodream_lib.unshuffle_vae import autoencoder_class
 from geodream_lib.volume.networks import load_cost_volume_networks
 from geodream_lib.weights.entries import Network
 from geodream_lib.weights.folder import ONE2345_FILE, named_network, weights_folder
-from geodream_lib.weights.read import check_tensors
 from geodream_lib.weights.record import check_record
 
 Shapes = dict[str, tuple[int, ...]]

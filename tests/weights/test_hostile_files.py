@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from geodream_lib.checkpoints import INERT, read_weights
 from geodream_lib.errors import InputError
 from geodream_lib.storage import load_tensors, read_json
 from geodream_lib.views.zero123.model import Zero123
 from geodream_lib.volume import CostVolumeNetworks, load_cost_volume_networks, save_cost_volume_networks
 from geodream_lib.weights import NETWORKS, network_path
-from geodream_lib.weights.read import INERT, read_weights
 
 pytestmark = pytest.mark.needs_golden("vsd", "zero123", "one2345")
 

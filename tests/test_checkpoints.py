@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from geodream_lib.checkpoints import read_weights
 from geodream_lib.errors import InputError
 from geodream_lib.storage import save_tensors
 from geodream_lib.weights import network_path
-from geodream_lib.weights.read import read_weights
 
 WEIGHTS = {"model.in.weight": torch.randn(3, 4), "model.in.bias": torch.randn(3).half(), "step": torch.tensor(7)}
 
