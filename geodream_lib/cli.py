@@ -44,16 +44,18 @@ def main(arguments: list[str] | None = None) -> int:
         _keep_freed_memory()
     _quiet_libraries()
     try:
-        return parsed.command(parsed)
+        code = parsed.command(parsed)
+        sys.stdout.flush()
+        return code
     except (InputError, FloatingPointError) as error:
         return _fail(str(error))
+    except BrokenPipeError:  # whoever read the output left (`| head`); Python must not flush into the void at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(f"{error}; free some space, the same command goes on from what is finished")
-    except BrokenPipeError:  # whoever read the output left (`| head`); Python must not flush into the void at its exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print("geodream: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
