@@ -22,10 +22,10 @@ REASONS = {
     "refine.schedules.encoding": "figure 6: falls over the whole run; released: full for 3500 steps, then falls",
     "refine.schedules.texture": "as the encoding",
     "refine.guidance.overhead": "with the sign of the released elevations the overhead words are never said",
-    "refine.guidance.silent_camera": "the released camera embedding starts at random: for some hundred steps the "
-    "second network predicts something else than the one it is a copy of",
+    "refine.guidance.silent_camera": "the released camera embedding starts at random, so the second network starts "
+    "a little off the one it is a copy of",
     "field.cos_anneal_ratio": "NeuS anneals the slope in its opacity from 0 to 1; the released field stage keeps it at "
-    "0, which makes surfaces softer",
+    "0, which moves every outline outwards",
     "field.color_from_position": "eq. (8) gives the texture decoder the position too; the released one sees its "
     "encoding alone",
     "mesh.inherit_texture": "the paper extracts a textured mesh; the released texture stage starts from a new encoding",
