@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class Library:
     """A CUDA library that can replace the plain body of an operation.
 
-    module, kernels: what its function calls, and the compiled part (a module, or module:name) without which it does
-    not work. switch: environment variable that the user sets to 1 to allow it. yields_to: library that goes first.
+    module, kernels: what its function calls, and the compiled part (a module, module:name, or module:one|other) without
+    which it does not work. switch: environment variable that the user sets to 1 to allow it. yields_to: library that
+    goes first.
     """
 
     operation: str
@@ -43,7 +44,7 @@ LIBRARIES = {
         "sparse 3D convolution",
         "compile it, see environment.yml",
         "torchsparse",
-        "torchsparse.backend:conv_forward_gather_scatter_cuda",
+        "torchsparse.backend:conv_forward_gather_scatter_cuda|convolution_forward_cuda",  # of 2.1, of 1.4
     ),
     "tinycudann": Library("hash encoding", "compile it, see environment.yml", "tinycudann", "tinycudann:Encoding"),
     "kaolin": Library(
@@ -97,7 +98,8 @@ def _fault(name: str) -> str:
     try:
         importlib.import_module(chosen.module)
         kernels = importlib.import_module(module)
-        if not attribute or getattr(kernels, attribute) is not None:
+        names = attribute.split("|") if attribute else []
+        if not names or any(getattr(kernels, name, None) is not None for name in names):
             return ""
         fault = "its CUDA kernels are not compiled"
     except Exception as error:  # a compiled library that does not fit raises whatever its loader raises

@@ -37,12 +37,26 @@ class GatherScatter:
         return output
 
 
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A torchsparse whose convolution can be imported."""
+class OlderGatherScatter:
+    """The same of torchsparse 1.4: what it needs of the map comes one by one."""
+
+    @staticmethod
+    def apply(rows: Tensor, kernel: Tensor, pairs: Tensor, counts: Tensor, sizes: tuple, transposed: bool) -> Tensor:
+        kernel_map = {"nbmaps": pairs, "nbsizes": counts, "sizes": sizes, "input_mask": None, "output_mask": None}
+        return GatherScatter.apply(rows, kernel, kernel_map, {"epsilon": 0.0, "mm_thresh": 0}, transposed)
+
+
+@pytest.fixture(params=["1.4", "2.1"])
+def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A torchsparse whose convolution can be imported, where each version has it."""
+    convolutions = ModuleType("torchsparse.nn.functional.conv")
     functions = ModuleType("torchsparse.nn.functional.conv.func")
-    functions.GatherScatterConvolutionFuntion = GatherScatter
-    monkeypatch.setitem(sys.modules, functions.__name__, functions)
+    if request.param == "1.4":
+        convolutions.ConvolutionFunction = OlderGatherScatter
+    else:
+        functions.GatherScatterConvolutionFuntion = GatherScatter
+    for module in (convolutions, functions):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     return ModuleType("torchsparse")
 
 

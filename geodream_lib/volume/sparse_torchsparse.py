@@ -3,8 +3,8 @@
 torchsparse 1.4, on which the released networks ran, and 2.1 agree on what a pair of sites contributes and on the order
 of the kernel's offsets (x the fastest). They differ in coordinates ((x, y, z, batch) became (batch, x, y, z)) and in
 the sites a strided convolution puts out: 2.1 follows spconv, from 0 to the last fine site, 1.4 has other bounds (see
-`strided_sites`). So the pairs are made here, from our own sites, and 2.1's gather-scatter convolution is given them in
-place of its own. It computes in float32, also under autocast.
+`strided_sites`). So the pairs are made here, from our own sites, and the gather-scatter convolution of either version
+is given them in place of its own. It computes in float32; under autocast 1.4 computes in half precision.
 """
 
 import importlib
@@ -51,7 +51,7 @@ def convolve_pairs(
     """Convolution from the sites `fine` to `coarse`, or transposed, from `coarse` to `fine` with the same pairs.
 
     Args:
-        torchsparse: the library, 2.1.
+        torchsparse: the library, 1.4 or 2.1.
         rows: features of the sites it starts from.
     """
     pairs, counts = site_pairs(fine, coarse, stride)
@@ -60,6 +60,9 @@ def convolve_pairs(
         # The library takes as many rows out as in for stride 1, where the middle offset pairs every row with itself,
         # and skips that offset's pairs. One row that no pair names tells it otherwise.
         rows = F.pad(rows, (0, 0, 0, 1))
+    functions = importlib.import_module(f"{torchsparse.__name__}.nn.functional.conv")
+    if hasattr(functions, "ConvolutionFunction"):  # 1.4
+        return functions.ConvolutionFunction.apply(rows.float(), kernel.float(), pairs, counts, sizes, transposed)
     unused = pairs.new_empty(0)  # masks of a faster path that it takes only when its benchmark switch is on
     kernel_map = {"nbmaps": pairs, "nbsizes": counts, "sizes": sizes, "input_mask": unused, "output_mask": unused}
     functions = importlib.import_module(f"{torchsparse.__name__}.nn.functional.conv.func")
