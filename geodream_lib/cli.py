@@ -156,11 +156,17 @@ def weights(arguments: argparse.Namespace) -> int:
     from geodream_lib.weights.commands import convert_file, fetch_network, list_networks, verify_networks
 
     if arguments.action == "fetch":
-        return fetch_network(arguments.name, arguments.folder, arguments.repo, arguments.offline, arguments.yes)
-    if arguments.action == "convert":
+        lines = fetch_network(arguments.name, arguments.folder, arguments.repo, arguments.offline, arguments.yes)
+    elif arguments.action == "convert":
         options = (arguments.config, arguments.tokenizer, arguments.image_encoder)
-        return convert_file(arguments.name, arguments.file, *options)
-    return verify_networks(arguments.name) if arguments.action == "verify" else list_networks()
+        lines = convert_file(arguments.name, arguments.file, *options)
+    else:
+        lines = verify_networks(arguments.name) if arguments.action == "verify" else list_networks()
+    while True:
+        try:
+            print(next(lines))
+        except StopIteration as end:
+            return end.value
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,6 +1,10 @@
-"""What `geodream weights ...` does and prints. Heavy imports are inside: the list and a question answer at once."""
+"""What `geodream weights ...` does, and says line by line. Heavy imports are inside: the list answers at once.
+
+Every command is a generator of the lines to show, as it comes to them; what it returns is the exit code.
+"""
 
 import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from geodream_lib.errors import InputError
@@ -8,25 +12,26 @@ from geodream_lib.weights.entries import Network
 from geodream_lib.weights.folder import named_network, ready_path, weights_folder
 from geodream_lib.weights.table import NETWORKS
 
+Lines = Generator[str, None, int]
 SHOWN = 3
 
 
-def list_networks() -> int:
+def list_networks() -> Lines:
     """The table, and which of it is ready."""
-    print(f"{'network':16}  {'ready':5}  {'fetch GB':8}  {'stage':25}  licence")
+    yield f"{'network':16}  {'ready':5}  {'fetch GB':8}  {'stage':25}  licence"
     for network in NETWORKS.values():
         ready = "yes" if ready_path(network.name).exists() else "-"
         size = "?" if network.download is None else f"{network.download:.1f}"
-        print(f"{network.name:16}  {ready:5}  {size:>8}  {network.stage:25}  {network.licence.name}")
+        yield f"{network.name:16}  {ready:5}  {size:>8}  {network.stage:25}  {network.licence.name}"
     gated = ", ".join(network.name for network in NETWORKS.values() if network.gated)
     gone = "\n  ".join(network.left_hub for network in NETWORKS.values() if network.left_hub)
-    print(f"\nReady networks lie in {weights_folder()} (GEODREAM_WEIGHTS).")
-    print(f"To be accepted on the hub first, logged in: {gated}.")
-    print(f"Fetched from mirrors, as their repositories left the hub:\n  {gone}")
+    yield f"\nReady networks lie in {weights_folder()} (GEODREAM_WEIGHTS)."
+    yield f"To be accepted on the hub first, logged in: {gated}."
+    yield f"Fetched from mirrors, as their repositories left the hub:\n  {gone}"
     return 0
 
 
-def fetch_network(name: str, folder: Path | None, repo: str | None, offline: bool, yes: bool) -> int:
+def fetch_network(name: str, folder: Path | None, repo: str | None, offline: bool, yes: bool) -> Lines:
     """Show the licence, get consent, fetch; files that the user has already need no consent."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -35,44 +40,48 @@ def fetch_network(name: str, folder: Path | None, repo: str | None, offline: boo
     disable_progress_bar()  # of what takes seconds; that of the download stays
     network = named_network(name)
     if folder is None and repo is None and ready_path(name).exists():
-        print(f"{name} is ready: {weights_folder() / name}")
-        print(f"remove that folder to fetch it anew, or check it: geodream weights verify {name}")
+        yield f"{name} is ready: {weights_folder() / name}"
+        yield f"remove that folder to fetch it anew, or check it: geodream weights verify {name}"
         return 0
-    print(licence_text(network))
+    yield licence_text(network)
     if folder is None and not yes and not (offline or is_offline()):
         _ask(network)
-    return _print_installed(network, fetch(name, folder, repo, offline))
+    yield from _installed(network, fetch(name, folder, repo, offline))
+    return 0
 
 
-def convert_file(name: str, file: Path, config: Path | None, tokenizer: Path | None, image_encoder: Path | None) -> int:
+def convert_file(
+    name: str, file: Path, config: Path | None, tokenizer: Path | None, image_encoder: Path | None
+) -> Lines:
     """Convert a checkpoint that the user has."""
     from geodream_lib.storage import read_json
     from geodream_lib.weights.convert import convert
 
     network = named_network(name)
-    print(licence_text(network))
+    yield licence_text(network)
     sizes = read_json(config) if config else None
     made = convert(name, file, config=sizes, tokenizer=tokenizer, image_encoder=image_encoder)
-    return _print_installed(network, made)
+    yield from _installed(network, made)
+    return 0
 
 
-def verify_networks(name: str | None) -> int:
+def verify_networks(name: str | None) -> Lines:
     """Check one network, or all that are there; 1 if any of these is damaged."""
     from geodream_lib.weights.verify import verify
 
     if name is not None:
-        _print_outcome(name, verify(name))
+        yield from _outcome(name, verify(name))
         return 0
     present = [name for name in NETWORKS if (weights_folder() / name).exists()]
     if not present:
-        print(f"no network in {weights_folder()}; see geodream weights list")
+        yield f"no network in {weights_folder()}; see geodream weights list"
     damaged = 0
     for name in present:
         try:
-            _print_outcome(name, verify(name))
+            yield from _outcome(name, verify(name))
         except InputError as error:
             damaged = 1
-            print(f"{name}: {error}")
+            yield f"{name}: {error}"
     return damaged
 
 
@@ -90,20 +99,19 @@ def _ask(network: Network) -> None:
         raise InputError(f"the licence of {network.name} was not accepted; nothing was downloaded")
 
 
-def _print_installed(network: Network, folder: Path) -> int:
+def _installed(network: Network, folder: Path) -> Iterator[str]:
     """What was just made and checked."""
     from geodream_lib.storage import read_json
     from geodream_lib.weights.record import RECORD
     from geodream_lib.weights.verify import unpublished
 
-    print(folder)
-    _print_outcome(network.name, unpublished(network, read_json(folder / RECORD)["sources"]))
-    return 0
+    yield str(folder)
+    yield from _outcome(network.name, unpublished(network, read_json(folder / RECORD)["sources"]))
 
 
-def _print_outcome(name: str, remarks: list[str]) -> None:
-    print(f"{name}: whole and readable")
+def _outcome(name: str, remarks: list[str]) -> Iterator[str]:
+    yield f"{name}: whole and readable"
     for remark in remarks[:SHOWN]:
-        print(f"  {remark}")
+        yield f"  {remark}"
     if len(remarks) > SHOWN:
-        print(f"  and {len(remarks) - SHOWN} more")
+        yield f"  and {len(remarks) - SHOWN} more"
