@@ -29,9 +29,10 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     "house": ("a {a} house with a {b} roof", "a house with {a} walls and a {b} roof", "a {a} house"),
     "robot": ("a {a} robot with {b} hands", "a {a} robot with {b} hands and feet", "a {a} robot"),
     "squirrel": (
-        "a {a} squirrel with a {b} guitar",
-        "a {a} squirrel playing a {b} guitar",
-        "a {a} squirrel playing the guitar",
+        "a {a} squirrel with a {b} acorn",
+        "a {a} squirrel holding a {b} acorn",
+        "a {a} squirrel holding an acorn",
+        "a {a} squirrel",
     ),
     "bust": ("a {a} bust on a {b} pedestal", "a {a} bust of a man on a {b} pedestal", "a {a} stone bust of a man"),
     "dinosaur": ("a {a} dinosaur with {b} spikes", "a {a} dinosaur with {b} spikes on its back", "a {a} dinosaur"),
@@ -44,6 +45,12 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     "owl": ("a {a} owl with a {b} belly", "a {a} owl bird with a {b} belly", "a {a} owl"),
     "vase": ("a {a} vase with {b} stripes", "a {a} vase with {b} bands", "a {a} vase"),
     "tree": ("a {a} tree in a {b} pot", "a {a} pine tree in a {b} pot", "a {a} tree"),
+    "horse": ("a {a} horse with a {b} saddle", "a {a} horse with a mane and a {b} saddle", "a {a} horse"),
+    "guitar": ("a {a} guitar with a {b} neck", "a {a} acoustic guitar with a {b} neck", "a {a} guitar"),
+    "penguin": ("a {a} penguin with a {b} belly", "a {a} penguin bird with a {b} belly", "a {a} penguin"),
+    "turtle": ("a {a} turtle with a {b} shell", "a {a} turtle with a {b} shell on its back", "a {a} turtle"),
+    "boat": ("a {a} boat with a {b} sail", "a {a} sailing boat with a {b} sail", "a {a} boat"),
+    "airplane": ("a {a} airplane with {b} wings", "a {a} airplane with {b} wings and tail", "a {a} airplane"),
 }
 # how an attachment is added to a sentence; the colour of hats, scarves and flags is the secondary one
 _ATTACHMENTS: dict[str, str] = {
