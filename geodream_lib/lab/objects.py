@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from geodream_lib.errors import InputError
-from geodream_lib.lab import creatures, things
+from geodream_lib.lab import birds_and_reptiles, figures, mammals, things, vehicles
 from geodream_lib.lab.shape import COLORS, Shape
 
 RADIUS = 0.9
@@ -20,6 +20,7 @@ class LabObject:
 
     colors: names of the primary (body) and secondary (second named part) colour. attachments: optional parts it has.
     primitives: table `[n, 21]` float32, layout in `primitives`. symmetric: looks the same after a quarter turn about z.
+    seat: the point of its surface where a rider sits or a thing is put; None where nothing can.
     """
 
     category: str
@@ -27,6 +28,7 @@ class LabObject:
     attachments: tuple[str, ...]
     primitives: Float[np.ndarray, "n 21"]
     symmetric: bool
+    seat: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -43,36 +45,50 @@ _KINDS: dict[str, _Kind] = {
     "icecream": _Kind(
         things.icecream, (("pink", "white", "brown"), ("orange", "brown")), ("cherry",), True, ("green", "purple")
     ),
-    "corgi": _Kind(creatures.corgi, (("orange", "brown"), ("red", "blue")), ("hat",), False, ("blue", "green")),
-    "astronaut": _Kind(
-        creatures.astronaut, (("white", "orange"), ("grey", "red")), ("flag",), False, ("pink", "green")
+    "corgi": _Kind(mammals.corgi, (("orange", "brown"), ("red", "blue")), ("hat",), False, ("blue", "green")),
+    "astronaut": _Kind(figures.astronaut, (("white", "orange"), ("grey", "red")), ("flag",), False, ("pink", "green")),
+    "giraffe": _Kind(mammals.giraffe, (("yellow", "orange"), ("brown",)), ("scarf",), False, ("pink", "blue")),
+    "rocket": _Kind(
+        vehicles.rocket, (("white", "red", "grey"), ("red", "blue")), ("flames",), False, ("green", "pink")
     ),
-    "giraffe": _Kind(creatures.giraffe, (("yellow", "orange"), ("brown",)), ("scarf",), False, ("pink", "blue")),
-    "rocket": _Kind(things.rocket, (("white", "red", "grey"), ("red", "blue")), ("flames",), False, ("green", "pink")),
     "house": _Kind(
         things.house, (("white", "yellow"), ("red", "brown")), ("chimney", "flag"), False, ("purple", "green")
     ),
-    "robot": _Kind(creatures.robot, (("grey", "blue"), ("red", "yellow")), ("antenna",), False, ("pink", "orange")),
+    "robot": _Kind(figures.robot, (("grey", "blue"), ("red", "yellow")), ("antenna",), False, ("pink", "orange")),
     "squirrel": _Kind(
-        creatures.squirrel, (("brown", "orange"), ("yellow", "red")), ("hat",), False, ("purple", "blue")
+        mammals.squirrel, (("brown", "orange"), ("brown", "yellow")), ("hat",), False, ("purple", "blue")
     ),
-    "bust": _Kind(
-        creatures.bust, (("white", "grey"), ("brown", "black")), ("crown", "beard"), False, ("red", "purple")
+    "bust": _Kind(figures.bust, (("white", "grey"), ("brown", "black")), ("crown", "beard"), False, ("red", "purple")),
+    "dinosaur": _Kind(
+        birds_and_reptiles.dinosaur, (("green",), ("yellow", "red")), ("hat",), False, ("pink", "yellow")
     ),
-    "dinosaur": _Kind(creatures.dinosaur, (("green",), ("yellow", "red")), ("hat",), False, ("pink", "yellow")),
     "axe": _Kind(things.axe, (("grey", "red"), ("brown",)), (), False, ("green", "yellow")),
     "kitten": _Kind(
-        creatures.kitten, (("grey", "white", "black"), ("red", "blue")), ("hat",), False, ("green", "purple")
+        mammals.kitten, (("grey", "white", "black"), ("red", "blue")), ("hat",), False, ("green", "purple")
     ),
-    "snowman": _Kind(creatures.snowman, (("white",), ("black", "red")), ("scarf",), False, ("yellow", "purple")),
+    "snowman": _Kind(figures.snowman, (("white",), ("black", "red")), ("scarf",), False, ("yellow", "purple")),
     "cake": _Kind(things.cake, (("brown", "yellow"), ("pink", "white")), ("candles", "cherry"), True, ("blue", "red")),
     "teapot": _Kind(things.teapot, (("blue", "white"), ("yellow",)), (), False, ("orange", "black")),
     "car": _Kind(
-        things.car, (("red", "blue", "yellow"), ("white", "black")), ("suitcase",), False, ("purple", "brown")
+        vehicles.car, (("red", "blue", "yellow"), ("white", "black")), ("suitcase",), False, ("purple", "brown")
     ),
-    "owl": _Kind(creatures.owl, (("brown", "grey"), ("white", "yellow")), ("hat", "scarf"), False, ("pink", "red")),
+    "owl": _Kind(
+        birds_and_reptiles.owl, (("brown", "grey"), ("white", "yellow")), ("hat", "scarf"), False, ("pink", "red")
+    ),
     "vase": _Kind(things.vase, (("blue", "white"), ("yellow", "red")), ("flowers",), True, ("green", "brown")),
     "tree": _Kind(things.tree, (("green",), ("red", "brown")), ("star", "balls"), True, ("purple", "orange")),
+    "horse": _Kind(mammals.horse, (("brown", "white", "black"), ("red", "blue")), (), False, ("turquoise", "pink")),
+    "guitar": _Kind(
+        things.guitar, (("orange", "brown", "yellow"), ("brown", "black")), (), False, ("purple", "turquoise")
+    ),
+    "penguin": _Kind(
+        birds_and_reptiles.penguin, (("black", "blue"), ("white",)), ("hat", "scarf"), False, ("orange", "green")
+    ),
+    "turtle": _Kind(
+        birds_and_reptiles.turtle, (("green", "turquoise"), ("brown", "orange")), ("hat",), False, ("blue", "red")
+    ),
+    "boat": _Kind(vehicles.boat, (("brown", "red", "blue"), ("white",)), ("flag",), False, ("yellow", "purple")),
+    "airplane": _Kind(vehicles.airplane, (("white", "red", "grey"), ("red", "blue")), (), False, ("brown", "green")),
 }
 
 CATEGORIES: tuple[str, ...] = tuple(_KINDS)
@@ -111,7 +127,8 @@ def sample_object(
         attachments = (attachments[rng.integers(len(attachments))],)
     shape = Shape()
     kind.build(shape, rng, COLORS[colors[0]], COLORS[colors[1]], attachments)
-    return LabObject(category, tuple(colors), attachments, shape.normalized(RADIUS), kind.symmetric)
+    primitives, seat = shape.normalized(RADIUS)
+    return LabObject(category, tuple(colors), attachments, primitives, kind.symmetric, seat)
 
 
 def is_symmetric(category: str) -> bool:

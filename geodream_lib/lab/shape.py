@@ -28,6 +28,7 @@ COLORS: dict[str, Colour] = {
     "orange": (0.95, 0.50, 0.10),
     "yellow": (0.94, 0.79, 0.12),
     "green": (0.15, 0.58, 0.22),
+    "turquoise": (0.08, 0.74, 0.68),
     "blue": (0.14, 0.33, 0.84),
     "purple": (0.50, 0.20, 0.68),
     "pink": (0.95, 0.52, 0.67),
@@ -63,14 +64,26 @@ def turn(axis: str, degrees: Number) -> np.ndarray:
     return np.array(matrices[axis], dtype=float)
 
 
+def along(direction: Float[np.ndarray, " 3"]) -> np.ndarray:
+    """A rotation whose z axis is `direction`."""
+    z = direction / np.linalg.norm(direction)
+    x = np.cross((0.0, 1.0, 0.0), z)
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z], 1)
+
+
 ALONG_X, ALONG_Y = turn("y", 90), turn("x", -90)
 
 
 class Shape:
-    """Collects primitives; lengths are in the builder's own units until `normalized` fits them into the world."""
+    """Collects primitives; lengths are in the builder's own units until `normalized` fits them into the world.
+
+    seat: the point on the surface where a rider sits or a thing is put, in the builder's units; None where nothing can.
+    """
 
     def __init__(self):
         self.rows: list[list[float]] = []
+        self.seat: Vector | None = None
 
     def _add(self, kind, centre, lengths, colour, rotation=None, rounding=0.0):
         rotation = np.eye(3) if rotation is None else rotation
@@ -130,12 +143,16 @@ class Shape:
         self.torus(centre, ring, tube, colour)
         self.capsule((x + ring * 0.85, y + ring * 0.5, z), end, tube * 1.1, colour)
 
-    def normalized(self, radius: Number = 0.9) -> np.ndarray:
-        """Table `[n, 21]` float32 with the bounding box centred at the origin and the furthest point at `radius`."""
+    def normalized(self, radius: Number = 0.9) -> tuple[np.ndarray, tuple[float, float, float] | None]:
+        """Table `[n, 21]` float32 with the bounding box centred at the origin and the furthest point at `radius`.
+
+        The second result is the seat after the same shift and scale.
+        """
         rows = np.array(self.rows, dtype=np.float64)
         axes = np.concatenate([np.eye(3), -np.eye(3)])
         extreme = support_points(rows, axes)
-        rows[:, CENTRE] -= (extreme[:3].diagonal() + extreme[3:].diagonal()) / 2
+        middle = (extreme[:3].diagonal() + extreme[3:].diagonal()) / 2
+        rows[:, CENTRE] -= middle
         # the furthest point is the largest support over directions; iterating "look along it" converges to it
         k = np.arange(256) + 0.5
         z, angle = 1 - 2 * k / 256, k * math.pi * (3 - math.sqrt(5))
@@ -149,4 +166,5 @@ class Shape:
         rows[:, CENTRE] *= scale
         rows[:, LENGTHS] *= scale
         rows[:, ROUNDING] *= scale
-        return rows.astype(np.float32)
+        seat = None if self.seat is None else tuple(float(v) for v in scale * (np.asarray(self.seat) - middle))
+        return rows.astype(np.float32), seat

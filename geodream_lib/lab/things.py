@@ -1,4 +1,4 @@
-"""Lab objects without a face of their own. Each function fills a `Shape` as those in `creatures`."""
+"""Lab objects that stand still. Each function fills a `Shape` as those in `mammals`."""
 
 import math
 
@@ -136,27 +136,6 @@ def tree(s: Shape, rng: np.random.Generator, leaves: Colour, pot: Colour, extras
         s.ellipsoid((0, 0, 0.8), (0.05, 0.05, 0.2), GOLD)
 
 
-def rocket(s: Shape, rng: np.random.Generator, hull: Colour, fins: Colour, extras: tuple[str, ...]):
-    r, h = rng.uniform(0.26, 0.3), rng.uniform(0.4, 0.46)
-    s.cone((0, 0, 0), h, r * 0.9, r, hull)
-    s.ellipsoid((0, 0, h), (r, r, 0.16), hull)
-    s.cone((0, 0, h + 0.22), 0.2, r * 0.84, 0.03, fins, None, 0.02)
-    metal = contrast([STEEL, COLORS["grey"], INK], hull)
-    s.torus((r * 0.96, 0, 0.17), 0.13, 0.045, metal, turn("y", 90))
-    s.ellipsoid((r * 0.96, 0, 0.17), (0.05, 0.11, 0.11), contrast([GLASS, INK, WHITE], hull, metal))
-    door = contrast([WHITE, INK, GOLD], hull)
-    s.box((r * 0.92, 0, -0.2), (0.06, 0.11, 0.15), door, None, 0.04)
-    s.ellipsoid((r * 0.92 + 0.065, 0.06, -0.2), 0.03, contrast([INK, WHITE], door))
-    for k in range(4):
-        turned = turn("z", 45 + 90 * k)
-        at = turned @ np.array([r + 0.1, 0.0, -h + 0.04])
-        s.box(at, (0.15, 0.05, 0.17), fins, turned @ turn("y", 35), 0.03)
-    s.cone((0, 0, -h - 0.07), 0.08, r * 0.7, r * 0.5, metal)
-    if "flames" in extras:
-        s.cone((0, 0, -h - 0.24), 0.15, 0.03, r * 0.55, COLORS["orange"], None, 0.02)
-        s.cone((0, 0, -h - 0.2), 0.1, 0.03, r * 0.62, COLORS["yellow"], None, 0.02)
-
-
 def house(s: Shape, rng: np.random.Generator, walls: Colour, roof: Colour, extras: tuple[str, ...]):
     d, w, h = rng.uniform(0.36, 0.44), rng.uniform(0.42, 0.5), rng.uniform(0.25, 0.3)
     rise = rng.uniform(0.32, 0.42)
@@ -223,24 +202,25 @@ def teapot(s: Shape, rng: np.random.Generator, pot: Colour, lid: Colour, extras:
     s.ellipsoid((r * 0.97, 0, -0.02), (0.07, 0.075, 0.075), contrast([GOLD, COLORS["red"]], petal, pot))
 
 
-def car(s: Shape, rng: np.random.Generator, body: Colour, roof: Colour, extras: tuple[str, ...]):
-    half, w = rng.uniform(0.6, 0.68), rng.uniform(0.33, 0.37)
-    s.box((0, 0, 0), (half, w, 0.16), body, None, 0.1)
-    s.box((-0.08, 0, 0.24), (0.36, w * 0.88, 0.17), body, None, 0.08)
-    s.box((-0.08, 0, 0.41), (0.34, w * 0.88, 0.06), roof, None, 0.05)
-    glass = contrast([GLASS, (0.12, 0.17, 0.28)], body, roof)
-    s.box((0.25, 0, 0.25), (0.05, w * 0.74, 0.11), glass, turn("y", -15), 0.03)
-    for y in (-1, 1):
-        for x in (-0.24, 0.08):
-            s.box((x, y * w * 0.87, 0.25), (0.13, 0.03, 0.1), glass, None, 0.02)
-        s.ellipsoid((half - 0.01, y * w * 0.62, 0.03), (0.06, 0.095, 0.095), contrast([GOLD, WHITE], body))
-        s.box((0.01 - half, y * w * 0.7, 0.03), (0.04, 0.07, 0.05), contrast([COLORS["red"], GOLD], body), None, 0.02)
-        for x in (-half * 0.58, half * 0.58):
-            s.cone((x, y * w * 0.94, -0.14), 0.08, 0.185, 0.185, INK, ALONG_Y, 0.03)
-            s.cone((x, y * (w * 0.94 + 0.07), -0.14), 0.025, 0.1, 0.1, STEEL, ALONG_Y)
-    s.box((half - 0.01, 0, 0.01), (0.04, w * 0.3, 0.06), INK, None, 0.02)
-    for x in (-half, half):
-        s.box((x, 0, -0.12), (0.06, w * 0.95, 0.045), STEEL, None, 0.03)
-    if "suitcase" in extras:
-        s.box((-0.1, 0, 0.54), (0.22, w * 0.6, 0.09), contrast([COLORS["brown"], CREAM], roof), None, 0.04)
-        s.box((-0.1, 0, 0.54), (0.05, w * 0.62, 0.1), contrast([GOLD, INK], roof), None, 0.02)
+def guitar(s: Shape, rng: np.random.Generator, body: Colour, neck: Colour, extras: tuple[str, ...]):
+    low, high, rim = rng.uniform(0.31, 0.35), rng.uniform(0.23, 0.26), shade(body, 0.65)
+    z0, z1, z2 = -0.5, -0.5 + low + high * 0.45, rng.uniform(0.55, 0.62)
+    s.cone((0, 0, z0), 0.1, low, low, rim, ALONG_X, 0.03)
+    s.cone((0, 0, z1), 0.1, high, high, rim, ALONG_X, 0.03)
+    s.cone((0.09, 0, z0), 0.03, low * 0.95, low * 0.95, body, ALONG_X, 0.01)
+    s.cone((0.09, 0, z1), 0.03, high * 0.94, high * 0.94, body, ALONG_X, 0.01)
+    s.box((0, 0, (z0 + z1) / 2), (0.1, high * 0.85, 0.12), rim, None, 0.03)
+    s.box((0.09, 0, (z0 + z1) / 2), (0.03, high * 0.82, 0.12), body, None, 0.01)
+    hole = z1 - high * 0.35
+    s.cone((0.12, 0, hole), 0.015, 0.14, 0.14, contrast([CREAM, INK, neck], body), ALONG_X, 0.005)
+    s.cone((0.13, 0, hole), 0.015, 0.105, 0.105, contrast([INK, WHITE], body), ALONG_X, 0.005)
+    s.box((0.13, 0, z0 - low * 0.3), (0.04, 0.15, 0.04), neck, None, 0.02)
+    start = z1 + high * 0.35
+    s.box((0.11, 0, (start + z2) / 2), (0.06, 0.065, (z2 - start) / 2 + 0.03), neck, None, 0.02)
+    fret = contrast([GOLD, STEEL, INK], neck)
+    for k in range(4):
+        s.box((0.125, 0, start + 0.06 + (z2 - start - 0.06) * k / 3), (0.06, 0.07, 0.02), fret, None, 0.01)
+    s.box((0.09, 0, z2 + 0.14), (0.045, 0.1, 0.13), shade(neck, 0.75), turn("y", -8), 0.03)
+    for z in (0.05, 0.14, 0.23):
+        for y in (-1, 1):
+            s.ellipsoid((0.09 - z * 0.1, y * 0.13, z2 + z), (0.045, 0.06, 0.04), fret)
