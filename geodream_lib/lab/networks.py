@@ -34,17 +34,20 @@ def make_vae() -> UnshuffleAutoencoderKL:
     return UnshuffleAutoencoderKL(block_out_channels=(12, 48, 64, 128), latent_channels=4, sample_size=IMAGE_SIZE)
 
 
-def make_unet(in_channels: int = 4) -> UNet2DConditionModel:
-    """Stable Diffusion 2's UNet with 64/128/192 channels; 8 input channels make it Zero123's."""
+def make_unet(latent_channels: int, in_channels: int | None = None) -> UNet2DConditionModel:
+    """Stable Diffusion 2's UNet with 64/128/128 channels, for latents of `latent_channels` (the autoencoder's).
+
+    Twice as many `in_channels` make it Zero123's, which sees the reference beside the noise.
+    """
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=in_channels,
-        out_channels=4,
-        block_out_channels=(64, 128, 192),
+        in_channels=in_channels or latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=(64, 128, 128),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=(2, 4, 6),  # number of heads per level, the name is diffusers'; 32 channels a head
+        attention_head_dim=(2, 4, 4),  # number of heads per level, the name is diffusers'; 32 channels a head
         cross_attention_dim=CONTEXT,
         norm_num_groups=32,
         use_linear_projection=True,

@@ -128,7 +128,7 @@ def test_normalised_latents_are_centred_and_decode_to_the_same_image():
 
 def test_zero123_starts_as_the_text_to_image_network():
     torch.manual_seed(0)
-    unet = make_unet().eval()
+    unet = make_unet(latent_channels=4).eval()
     wide = widen_input(unet).eval()
     noisy, beside, text = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16), torch.randn(1, 1, 128)
     with torch.no_grad():
@@ -139,7 +139,8 @@ def test_zero123_starts_as_the_text_to_image_network():
 
 def test_a_training_begins_where_the_network_it_is_given_stands(tmp_path):
     torch.manual_seed(0)
-    zero123 = start_zero123(make_unet(), make_vae())
+    vae = make_vae()
+    zero123 = start_zero123(make_unet(vae.config.latent_channels), vae)
     before = {name: tensor.clone() for name, tensor in zero123.state_dict().items()}
     images = torch.randint(0, 255, (33, 16, 8, 8, 3), dtype=torch.uint8)
     angles = torch.zeros(33, 16)
@@ -168,12 +169,12 @@ def test_stable_diffusion_pipeline_loads_the_lab_folder_layout(tmp_path):
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(0)
-    tokenizer = make_tokenizer(["a", "log"], tmp_path / "words")
+    tokenizer, vae = make_tokenizer(["a", "log"], tmp_path / "words"), make_vae()
     StableDiffusionPipeline(
-        vae=make_vae(),
+        vae=vae,
         text_encoder=make_text_encoder(tokenizer),
         tokenizer=tokenizer,
-        unet=make_unet(),
+        unet=make_unet(vae.config.latent_channels),
         scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -201,7 +202,8 @@ def test_a_resumed_training_numbers_its_words_as_before(tmp_path):
 
 def test_attention_written_out_predicts_the_same():
     torch.manual_seed(0)
-    unet, inputs = make_unet().eval(), (torch.randn(2, 4, 16, 16), torch.tensor([10, 700]), torch.randn(2, 5, 128))
+    unet = make_unet(latent_channels=4).eval()
+    inputs = torch.randn(2, 4, 16, 16), torch.tensor([10, 700]), torch.randn(2, 5, 128)
     with torch.no_grad():
         fused = unet(*inputs).sample
         speed_up_training(unet, CPU)
