@@ -103,6 +103,8 @@ def dinosaur(s: Shape, rng: np.random.Generator, skin: Colour, spikes: Colour, e
         s.prism((x, 0, z - 0.05), 0.055, size * 0.75, size * 1.5, spikes, turn("y", lean) @ turn("z", 90))
     if "hat" in extras:
         s.hat((0.13, 0, hz + hr * 0.9), 0.15, spikes)
+    else:
+        s.seat = (0.12, 0, hz + hr * 0.9)
 
 
 def turtle(s: Shape, rng: np.random.Generator, skin: Colour, shell: Colour, extras: tuple[str, ...]):
@@ -110,7 +112,7 @@ def turtle(s: Shape, rng: np.random.Generator, skin: Colour, shell: Colour, extr
     marks = contrast([shade(shell, 0.6), shade(shell, 1.6)], shell)
     s.ellipsoid((0, 0, -0.12), (length * 1.12, width * 1.12, 0.1), marks)
     s.ellipsoid((0, 0, -0.1), (length, width, height), shell)
-    s.ellipsoid((0, 0, -0.2), (length * 0.9, width * 0.9, 0.12), CREAM)
+    s.ellipsoid((0, 0, -0.13), (length * 1.01, width * 1.01, height), contrast([CREAM, shade(shell, 0.6)], shell))
     for k in range(6):
         a, pitch = math.radians(60 * k), 0.5
         p = (math.cos(pitch) * math.cos(a), math.cos(pitch) * math.sin(a), math.sin(pitch))

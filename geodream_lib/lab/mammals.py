@@ -44,6 +44,7 @@ def corgi(s: Shape, rng: np.random.Generator, coat: Colour, collar: Colour, extr
     s.torus((hx - 0.12, 0, hz - hr * 0.85), hr * 0.72, 0.065, collar, turn("y", 25))
     if "hat" in extras:
         s.hat((hx - 0.02, 0, hz + hr * 0.9), 0.16, collar)
+    s.seat = (-0.14, 0, r - 0.188)
 
 
 def kitten(s: Shape, rng: np.random.Generator, coat: Colour, collar: Colour, extras: tuple[str, ...]):
@@ -94,16 +95,16 @@ def squirrel(s: Shape, rng: np.random.Generator, fur: Colour, nut: Colour, extra
     s.eyes((0.06, 0, hz), hr, 0.085, yaw=35, pitch=20)
     for y in (-1, 1):
         s.cone((0.0, y * hr * 0.6, hz + hr * 1.0), 0.14, 0.1, 0.02, fur, turn("x", -y * 14), 0.02)
-    x, z, size = r + 0.13, rng.uniform(-0.24, -0.2), rng.uniform(0.15, 0.17)
-    lean, cap = turn("y", 18), contrast([COLORS["brown"], CREAM, INK], nut, pale)
+    x, z, size = r + 0.12, rng.uniform(-0.26, -0.22), rng.uniform(0.16, 0.18)
+    lean, cap = turn("y", -14), contrast([shade(nut, 0.55), shade(nut, 1.6)], nut)
 
     def place(up):  # from the acorn's axis to the squirrel
         return np.array([x, 0.0, z]) + lean @ np.array([0.0, 0.0, up])
 
-    s.ellipsoid(place(-0.05), (size, size, size * 1.2), nut, lean)
-    s.cone(place(-size * 1.2 - 0.05), 0.05, 0.015, 0.05, nut, lean)
-    s.ellipsoid(place(0.06), (size * 1.15, size * 1.15, 0.09), cap, lean)
-    s.capsule(place(0.1), place(0.19), 0.035, cap)
+    s.ellipsoid(place(-0.03), (size, size, size * 1.25), nut, lean)
+    s.cone(place(-size * 1.25 - 0.03), 0.06, 0.02, 0.06, nut, lean)
+    s.ellipsoid(place(0.11), (size * 1.1, size * 1.1, 0.085), cap, lean)
+    s.capsule(place(0.16), place(0.24), 0.035, cap)
     for y in (-1, 1):
         s.capsule((0.05, y * r * 0.95, -0.06), (x - 0.05, y * size * 1.1, z - 0.04), 0.075, fur)
         s.ellipsoid((x + 0.02, y * size * 1.02, z - 0.04), (0.085, 0.07, 0.08), shade(fur, 0.75))
@@ -142,6 +143,7 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
     s.ellipsoid((-length - r * 0.95, 0, -0.22), (0.05, 0.11, 0.1), spots)
     s.capsule((-length - r, 0, -0.2), (-length - r - 0.12, 0, -0.42), 0.04, coat)
     s.ellipsoid((-length - r - 0.13, 0, -0.46), (0.06, 0.06, 0.09), shade(spots, 0.8))
+    s.seat = (-length * 0.25, 0, r * 0.93 - 0.18)
     if "scarf" in extras:
         p = base + 0.72 * (top - base)
         s.scarf(p, 0.14, 0.06, shade(spots, 0.9), (p[0] + 0.22, 0.12, p[2] - 0.3))
@@ -149,7 +151,7 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
 
 def horse(s: Shape, rng: np.random.Generator, coat: Colour, saddle: Colour, extras: tuple[str, ...]):
     length, r, pale = rng.uniform(0.27, 0.33), rng.uniform(0.2, 0.23), _muzzle(coat)
-    hair = contrast([INK, CREAM, shade(coat, 0.5)], coat, saddle)
+    hair, metal = contrast([INK, CREAM, shade(coat, 0.5)], coat, saddle), contrast([STEEL, GOLD], coat, saddle)
     s.capsule((-length, 0, 0), (length, 0, 0), r, coat)
     s.ellipsoid((-length, 0, 0.03), (r * 1.05, r * 1.08, r * 1.02), coat)
     for x in (-length * 1.08, length * 1.08):
@@ -175,10 +177,12 @@ def horse(s: Shape, rng: np.random.Generator, coat: Colour, saddle: Colour, extr
     s.capsule(rump, rump + [-0.13, 0, -0.06], 0.07, hair)
     s.capsule(rump + [-0.13, 0, -0.06], rump + [-0.18, 0, -0.36], 0.085, hair)
     leather = shade(saddle, 0.7)
-    s.cone((0, 0, 0), 0.17, r + 0.022, r + 0.022, leather, ALONG_X)
-    s.box((0, 0, r), (0.15, r * 0.75, 0.05), saddle, None, 0.045)
-    s.capsule((0.14, -0.06, r + 0.07), (0.14, 0.06, r + 0.07), 0.045, saddle)
-    s.capsule((-0.15, -0.1, r + 0.06), (-0.15, 0.1, r + 0.06), 0.05, saddle)
+    s.cone((0, 0, 0), 0.06, r + 0.022, r + 0.022, leather, ALONG_X)
+    s.box((0, 0, r - 0.01), (0.17, r * 0.7, 0.06), saddle, None, 0.055)
+    s.capsule((0.14, -0.06, r + 0.06), (0.14, 0.06, r + 0.06), 0.045, saddle)
+    s.capsule((-0.16, -0.1, r + 0.05), (-0.16, 0.1, r + 0.05), 0.05, saddle)
     for y in (-1, 1):
-        s.box((0, y * (r + 0.02), -0.03), (0.1, 0.035, 0.13), saddle, None, 0.03)
+        s.box((0, y * (r - 0.015), 0.06), (0.17, 0.06, 0.13), saddle, turn("x", y * 12), 0.055)
+        s.capsule((0.02, y * (r + 0.02), -0.05), (0.02, y * (r + 0.03), -0.16), 0.035, leather)
+        s.ellipsoid((0.03, y * (r + 0.04), -0.2), (0.07, 0.05, 0.05), metal)
     s.seat = (-0.005, 0, r + 0.05)

@@ -46,6 +46,7 @@ def mushroom(s: Shape, rng: np.random.Generator, cap: Colour, log: Colour, extra
         a = phase + k * math.pi / 3
         p = (math.cos(pitch) * math.cos(a), math.cos(pitch) * math.sin(a), math.sin(pitch))
         s.ellipsoid((width * 0.97 * p[0], width * 0.97 * p[1], zc + 0.06 + hc * 0.97 * p[2]), 0.1, dots)
+    s.seat = (width * 0.97 * p[0], 0.97 * width * p[1], zc + 0.06 + hc * 0.97 * p[2] + 0.1)
     if "ladybug" in extras:
         s.ellipsoid((0.06, -half * 0.66, -0.5 + r + 0.03), (0.13, 0.11, 0.1), contrast([COLORS["red"], GOLD], log, cap))
         s.ellipsoid((0.17, -half * 0.66, -0.5 + r + 0.03), 0.075, INK)
@@ -76,6 +77,7 @@ def cake(s: Shape, rng: np.random.Generator, sponge: Colour, icing: Colour, extr
     drips = 12
     z = 2 * h
     s.cone((0, 0, z), 0.06, r + 0.03, r + 0.02, icing, None, 0.04)
+    top = z + 0.06
     for k in range(drips):
         a = 2 * math.pi * k / drips
         x, y = (r + 0.01) * math.cos(a), (r + 0.01) * math.sin(a)
@@ -83,7 +85,7 @@ def cake(s: Shape, rng: np.random.Generator, sponge: Colour, icing: Colour, extr
     if rng.random() < 0.6:
         s.cone((0, 0, z + 0.17), 0.15, r * 0.58, r * 0.58, sponge, None, 0.04)
         s.cone((0, 0, z + 0.32), 0.05, r * 0.62, r * 0.6, icing, None, 0.04)
-        z, r = z + 0.35, r * 0.58
+        z, r, top = z + 0.35, r * 0.58, z + 0.37
     if "candles" in extras:
         for k in range(4):
             a = math.pi * k / 2
@@ -92,6 +94,8 @@ def cake(s: Shape, rng: np.random.Generator, sponge: Colour, icing: Colour, extr
             s.ellipsoid((x, y, z + 0.33), (0.055, 0.055, 0.085), COLORS["orange"])
     if "cherry" in extras:
         s.ellipsoid((0, 0, z + 0.12), 0.13, contrast([COLORS["red"], COLORS["green"]], icing))
+    if not extras:
+        s.seat = (0, 0, top)
 
 
 def vase(s: Shape, rng: np.random.Generator, glaze: Colour, band: Colour, extras: tuple[str, ...]):
@@ -165,6 +169,8 @@ def house(s: Shape, rng: np.random.Generator, walls: Colour, roof: Colour, extra
         z = 2 * h + rise
         s.capsule((0, 0, z), (0, 0, z + 0.4), 0.035, COLORS["grey"])
         s.box((0, 0.16, z + 0.3), (0.03, 0.15, 0.1), roof, None, 0.02)
+    else:
+        s.seat = (0, 0, 2 * h + rise + 0.07)
 
 
 def axe(s: Shape, rng: np.random.Generator, head: Colour, handle: Colour, extras: tuple[str, ...]):
@@ -195,6 +201,7 @@ def teapot(s: Shape, rng: np.random.Generator, pot: Colour, lid: Colour, extras:
     s.torus((0, -r - 0.04, 0.02), 0.2, 0.065, lid, turn("y", 90))
     s.ellipsoid((0, 0, h * 0.8), (r * 0.7, r * 0.7, 0.13), lid)
     s.ellipsoid((0, 0, h * 0.8 + 0.18), 0.1, contrast([pot, WHITE], lid))
+    s.seat = (0, 0, h * 0.8 + 0.28)
     petal = contrast([WHITE, COLORS["pink"], GOLD], pot)
     for k in range(6):
         a = math.pi * k / 3
@@ -203,7 +210,7 @@ def teapot(s: Shape, rng: np.random.Generator, pot: Colour, lid: Colour, extras:
 
 
 def guitar(s: Shape, rng: np.random.Generator, body: Colour, neck: Colour, extras: tuple[str, ...]):
-    low, high, rim = rng.uniform(0.31, 0.35), rng.uniform(0.23, 0.26), shade(body, 0.65)
+    low, high, rim = rng.uniform(0.31, 0.35), rng.uniform(0.23, 0.26), shade(body, 0.9)
     z0, z1, z2 = -0.5, -0.5 + low + high * 0.45, rng.uniform(0.55, 0.62)
     s.cone((0, 0, z0), 0.1, low, low, rim, ALONG_X, 0.03)
     s.cone((0, 0, z1), 0.1, high, high, rim, ALONG_X, 0.03)
@@ -212,8 +219,8 @@ def guitar(s: Shape, rng: np.random.Generator, body: Colour, neck: Colour, extra
     s.box((0, 0, (z0 + z1) / 2), (0.1, high * 0.85, 0.12), rim, None, 0.03)
     s.box((0.09, 0, (z0 + z1) / 2), (0.03, high * 0.82, 0.12), body, None, 0.01)
     hole = z1 - high * 0.35
-    s.cone((0.12, 0, hole), 0.015, 0.14, 0.14, contrast([CREAM, INK, neck], body), ALONG_X, 0.005)
-    s.cone((0.13, 0, hole), 0.015, 0.105, 0.105, contrast([INK, WHITE], body), ALONG_X, 0.005)
+    s.cone((0.12, 0, hole), 0.015, 0.14, 0.14, contrast([CREAM, COLORS["brown"]], body, INK), ALONG_X, 0.005)
+    s.cone((0.13, 0, hole), 0.015, 0.105, 0.105, INK, ALONG_X, 0.005)
     s.box((0.13, 0, z0 - low * 0.3), (0.04, 0.15, 0.04), neck, None, 0.02)
     start = z1 + high * 0.35
     s.box((0.11, 0, (start + z2) / 2), (0.06, 0.065, (z2 - start) / 2 + 0.03), neck, None, 0.02)

@@ -40,6 +40,7 @@ def car(s: Shape, rng: np.random.Generator, body: Colour, roof: Colour, extras: 
     s.box((half - 0.01, 0, 0.01), (0.04, w * 0.3, 0.06), INK, None, 0.02)
     for x in (-half, half):
         s.box((x, 0, -0.12), (0.06, w * 0.95, 0.045), STEEL, None, 0.03)
+    s.seat = (-0.1, 0, 0.64 if "suitcase" in extras else 0.47)
     if "suitcase" in extras:
         s.box((-0.1, 0, 0.54), (0.22, w * 0.6, 0.09), contrast([COLORS["brown"], CREAM], roof), None, 0.04)
         s.box((-0.1, 0, 0.54), (0.05, w * 0.62, 0.1), contrast([GOLD, INK], roof), None, 0.02)
@@ -69,7 +70,7 @@ def rocket(s: Shape, rng: np.random.Generator, hull: Colour, fins: Colour, extra
 def boat(s: Shape, rng: np.random.Generator, hull: Colour, sail: Colour, extras: tuple[str, ...]):
     stern, w, bow = rng.uniform(0.46, 0.54), rng.uniform(0.26, 0.3), rng.uniform(0.42, 0.5)
     middle, half, start = (0.14 - stern) / 2, (0.14 + stern) / 2, 0.13
-    rail, wood = contrast([WHITE, CREAM, INK], hull, sail), contrast([CREAM, COLORS["brown"]], hull)
+    rail, wood = contrast([WHITE, CREAM], hull), contrast([CREAM, COLORS["brown"]], hull, sail)
     s.box((middle, 0, -0.47), (half, w, 0.13), hull, None, 0.03)
     s.prism((start, 0, -0.47), 0.13, w, bow, hull, ALONG_X)
     s.ellipsoid((middle + 0.06, 0, -0.58), (half + 0.14, w * 0.86, 0.18), shade(hull, 0.65))
@@ -78,7 +79,7 @@ def boat(s: Shape, rng: np.random.Generator, hull: Colour, sail: Colour, extras:
     s.box((middle, 0, -0.31), (half - 0.03, w - 0.04, 0.03), wood, None, 0.01)
     s.prism((start, 0, -0.31), 0.03, w - 0.04, bow - 0.1, wood, ALONG_X)
     s.box((-stern - 0.05, 0, -0.52), (0.06, 0.035, 0.16), wood, None, 0.02)
-    cabin = contrast([WHITE, COLORS["red"], CREAM], hull, sail)
+    cabin = contrast([WHITE, CREAM, COLORS["red"]], hull, rail, wood)
     glass = contrast([GLASS, (0.12, 0.17, 0.28)], cabin)
     s.box((0.12, 0, -0.19), (0.17, w * 0.72, 0.13), cabin, None, 0.03)
     s.box((0.12, 0, -0.05), (0.2, w * 0.8, 0.035), rail, None, 0.03)
@@ -86,20 +87,22 @@ def boat(s: Shape, rng: np.random.Generator, hull: Colour, sail: Colour, extras:
         s.box((0.285, y * w * 0.34, -0.17), (0.03, w * 0.24, 0.06), glass, None, 0.02)
         s.box((0.12, y * w * 0.71, -0.17), (0.1, 0.03, 0.06), glass, None, 0.02)
         for x in (-0.34, -0.08, 0.18):
-            s.ellipsoid((x, y * w * (1 if x < 0.1 else 0.9), -0.47), (0.06, 0.05, 0.06), rail)
+            s.ellipsoid(
+                (x, y * w * (1 if x < 0.1 else 0.9), -0.47), (0.05, 0.045, 0.05), contrast([GLASS, WHITE, INK], hull)
+            )
     x, top = -0.14, rng.uniform(0.72, 0.8)
     s.capsule((x, 0, -0.3), (x, 0, top), 0.04, wood)
     leg, apex, swing = (
         top + 0.08,
-        math.radians(rng.uniform(19, 22)),
-        turn("z", rng.choice([-1, 1]) * rng.uniform(32, 44)),
+        math.radians(rng.uniform(23, 26)),
+        turn("z", rng.choice([-1, 1]) * rng.uniform(46, 56)),
     )
     cloth = swing @ turn("y", math.degrees(apex)) @ turn("z", 90)
     height = leg * math.cos(apex)
     foot = np.array([x, 0, top - 0.04]) + swing @ np.array(
         [-height * math.sin(apex) - 0.05, 0, -height * math.cos(apex)]
     )
-    s.prism(foot, 0.035, leg * math.sin(apex), height, sail, cloth)
+    s.prism(foot, 0.045, leg * math.sin(apex), height, sail, cloth)
     reach = cloth @ np.array([0, leg * math.sin(apex), 0])
     s.capsule(foot - reach, foot + reach, 0.04, wood)
     if "flag" in extras:
@@ -135,4 +138,4 @@ def airplane(s: Shape, rng: np.random.Generator, hull: Colour, wings: Colour, ex
         s.capsule((0.2, y * 0.12, -0.1), (0.22, y * 0.22, -0.3), 0.04, metal)
         s.cone((0.22, y * 0.24, -0.32), 0.05, 0.11, 0.11, INK, ALONG_Y, 0.03)
         s.ellipsoid((0.1 + chord * 0.8, y * span * 0.55, low), (0.05, 0.06, 0.035), contrast([GOLD, WHITE], wings))
-    s.seat = (-0.2, 0, r * 0.95)
+    s.seat = (-0.2, 0, r * 0.95 + 0.009)
