@@ -119,7 +119,7 @@ def giraffe(s: Shape, rng: np.random.Generator, coat: Colour, spots: Colour, ext
         for y in (-1, 1):
             s.capsule((x, y * 0.13, -0.3), (x, y * 0.14, -0.74), 0.095, coat)
             s.cone((x, y * 0.14, -0.81), 0.075, 0.115, 0.11, shade(spots, 0.8))
-    top = np.array([length + rng.uniform(0.2, 0.28), 0, rng.uniform(0.5, 0.6)])
+    top = np.array([length + rng.uniform(0.2, 0.28), 0, rng.uniform(0.6, 0.72)])
     base = np.array([length * 0.9, 0, -0.15])
     s.cone((base + top) / 2, np.linalg.norm(top - base) / 2, 0.19, 0.135, coat, along(top - base), 0.02)
     head = top + [0.06, 0, 0.04]

@@ -9,6 +9,8 @@ import pytest
 
 from geodream_lib import lab
 from geodream_lib.errors import InputError
+from geodream_lib.lab.objects import _KINDS
+from geodream_lib.lab.shape import GLASS
 
 PROMPTS = Path(__file__).resolve().parents[2] / "data" / "prompts"
 
@@ -32,6 +34,22 @@ def test_every_category_keeps_combinations_for_testing_and_the_file_lists_them()
     assert {colour for _, colour in listed} <= set(lab.COLORS)
 
 
+def test_a_colour_one_expects_of_a_kind_is_never_held_out():
+    for category, kind in _KINDS.items():
+        assert not set(kind.natural[0]) & set(kind.held_out), category
+        assert set(kind.natural[0] + kind.natural[1] + kind.held_out) <= set(lab.COLORS), category
+        assert len(set(kind.held_out)) == 2, category
+
+
+def test_the_twelve_colours_can_be_told_apart():
+    assert len(lab.COLORS) == 12
+    values = np.array(list(lab.COLORS.values()))
+    distance = np.linalg.norm(values[:, None] - values[None], axis=-1)
+    assert distance[~np.eye(12, dtype=bool)].min() > 0.28
+    assert min(np.linalg.norm(np.array(lab.COLORS["turquoise"]) - lab.COLORS[c]) for c in ("blue", "green")) > 0.4
+    assert np.linalg.norm(np.array(lab.COLORS["turquoise"]) - GLASS) > 0.4
+
+
 def test_given_colours_override_the_split():
     category, primary = sorted(lab.HELD_OUT)[0]
     obj = lab.sample_object(np.random.default_rng(0), category, (primary, "grey"))
@@ -52,8 +70,30 @@ def test_unknown_names_are_refused(arguments):
 
 def test_a_fifth_of_the_categories_is_symmetric():
     symmetric = [category for category in lab.CATEGORIES if lab.is_symmetric(category)]
-    assert len(lab.CATEGORIES) >= 16
+    assert len(lab.CATEGORIES) >= 24
     assert 0.15 <= len(symmetric) / len(lab.CATEGORIES) <= 0.25
+
+
+@pytest.mark.parametrize("category", lab.CATEGORIES)
+def test_a_seat_is_on_the_surface_and_the_space_above_it_is_free(category):
+    """Riders and things are put there, so nothing of the object may be where they will be."""
+    above = np.array([[0, 0, height] for height in (0.0, 0.05, 0.1, 0.15, 0.3, 0.5)])
+    for seed in range(12):
+        obj = lab.sample_object(np.random.default_rng(seed), category)
+        if obj.seat is None:
+            continue
+        distance = lab.sdf(obj, np.array(obj.seat) + above)[0]
+        assert abs(distance[0]) < 0.008, "the seat is on the surface"
+        assert (distance[1:] > 0.5 * np.minimum(above[1:, 2], 0.15)).all(), "the space above it is free"
+        assert (distance[1:3] < 1.1 * above[1:3, 2] + 0.008).all(), "the surface below is what holds the rider"
+
+
+def test_half_of_the_kinds_can_carry_something():
+    rng = np.random.default_rng(0)
+    seats = {c: any(lab.sample_object(rng, c).seat is not None for _ in range(12)) for c in lab.CATEGORIES}
+    assert sum(seats.values()) >= 12
+    assert {"horse", "giraffe", "car", "boat", "turtle", "cake"} <= {c for c in seats if seats[c]}
+    assert not seats["guitar"] and not seats["axe"]
 
 
 def test_captions_use_lexicon_words_only_and_name_no_colour_the_object_lacks():
