@@ -1,5 +1,11 @@
-"""One part of a network's folder, read by a class that is named here: whole, as safetensors, without foreign code."""
+"""One part of a network's folder, read by a class that is named here: whole, as safetensors, without foreign code.
 
+Networks that work in the same latents or with the same words need not store the autoencoder or the text encoder once
+more: `model_index.json` says which folder beside their own has it, `{"_shared": {"vae": "../text_to_image"}}`. The
+libraries pass over a key that begins with an underscore.
+"""
+
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -7,6 +13,60 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from geodream_lib.errors import InputError
+from geodream_lib.storage import read_json
+
+INDEX = "model_index.json"
+SHARED = "_shared"
+
+
+def part_home(source: Path | str, part: str) -> Path | str:
+    """The folder in which `part`/ of a network lies: `source` itself, or the one its index says it is shared with.
+
+    Raises:
+        InputError: the index is damaged, or the folder it names has no such part or does not lie beside `source`.
+    """
+    index = Path(source) / INDEX
+    if not index.is_file():
+        return source
+    shared = read_json(index).get(SHARED, {})
+    if not isinstance(shared, dict):
+        raise InputError(f"{index}: {SHARED} is a {type(shared).__name__}; expected part: folder, fetch it anew")
+    return _beside(Path(source), part, shared[part]) if part in shared else source
+
+
+def check_shared(folder: Path, shared: Mapping[str, str], parts: Collection[str]) -> None:
+    """That the network of `folder`, before it is saved without its `shared` parts, will find them.
+
+    Args:
+        shared: for each of these parts the folder that has it, relative to `folder`.
+        parts: those that can be shared.
+
+    Raises:
+        InputError: there is no such part, or it is not where `shared` says.
+    """
+    for part, target in shared.items():
+        if part not in parts:
+            raise InputError(f"{part} of {folder} cannot be shared; expected one of {', '.join(parts)}")
+        _beside(folder, part, target)
+
+
+def _beside(folder: Path, part: str, target: object) -> Path:
+    """The folder `target`, relative to `folder`: inside the folder around it, wherever links lead, and with `part`."""
+    room = folder.resolve().parent
+    try:
+        home = (folder.resolve() / str(target)).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{folder} shares {part} with {target!r}, which is no path: {error}; fetch it anew") from error
+    if not isinstance(target, str) or Path(target).is_absolute() or room not in home.parents:
+        raise InputError(
+            f"{folder} shares {part} with {target!r}; expected a relative path to a folder inside {room}, "
+            "fetch the network anew"
+        )
+    if not (home / part).is_dir():
+        raise InputError(
+            f"{folder} shares {part} with {home}, which has no {part}/; get that network too and keep both side by side"
+        )
+    return home
 
 
 def read_component(kind: type, source: Path | str, part: str, **options: object) -> object:
@@ -15,6 +75,7 @@ def read_component(kind: type, source: Path | str, part: str, **options: object)
     Raises:
         InputError: it is not there, is damaged, or is of another kind.
     """
+    source = part_home(source, part)
     try:
         return kind.from_pretrained(str(source), subfolder=part, local_files_only=Path(source).is_dir(), **options)
     except Exception as error:  # each library has its own errors for a damaged file, down to a bare Exception

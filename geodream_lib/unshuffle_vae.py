@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from geodream_lib.components import part_home
 from geodream_lib.storage import read_json
 
 PATCH = 4
@@ -76,6 +77,6 @@ class UnshuffleAutoencoderKL(AutoencoderKL):
 
 def autoencoder_class(source: Path | str) -> type[AutoencoderKL]:
     """Which of the two autoencoders a diffusers folder holds in `vae/`; a hub id has the usual one."""
-    config = Path(source) / "vae" / "config.json"
+    config = Path(part_home(source, "vae")) / "vae" / "config.json"
     named = read_json(config).get("_class_name") if config.is_file() else None
     return UnshuffleAutoencoderKL if named == UnshuffleAutoencoderKL.__name__ else AutoencoderKL

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from geodream_lib.components import read_component, read_network
+from geodream_lib.components import part_home, read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
 from geodream_lib.storage import read_json
@@ -77,14 +77,15 @@ def _check_folder(source: Path | str, parts: list[str]) -> None:
             return
         raise InputError(f"no diffusion model at {source}: expected a diffusers folder, or a hub id such as owner/name")
     for part in parts:
-        if not any((folder / part / file).is_file() for file in FILES[part]):
+        home = Path(part_home(folder, part))
+        if not any((home / part / file).is_file() for file in FILES[part]):
             raise InputError(
-                f"{source} is not a whole diffusers folder: no {part}/{FILES[part][-1]}; "
+                f"{home} is not a whole diffusers folder: no {part}/{FILES[part][-1]}; "
                 f"expected {', '.join(f'{name}/' for name in parts)}, fetch it anew"
             )
     for part, expected in (("unet", (UNet2DConditionModel,)), ("vae", (AutoencoderKL, UnshuffleAutoencoderKL))):
         if part in parts:
-            name = read_json(folder / part / "config.json").get("_class_name")
+            name = read_json(Path(part_home(folder, part)) / part / "config.json").get("_class_name")
             if name not in [kind.__name__ for kind in expected]:
                 raise InputError(
                     f"{source}/{part} is a {name}, expected a {expected[0].__name__}; "

@@ -12,6 +12,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from geodream_lib.components import part_home
 from geodream_lib.storage import load_tensors, read_json
 from geodream_lib.unshuffle_vae import autoencoder_class
 from geodream_lib.views.zero123.model import CameraProjection
@@ -111,7 +112,7 @@ def _public(name: str, part: str) -> nn.Module:
 def _local(folder: Path, part: str) -> nn.Module:
     if part == "camera_embedding":
         return TimestepEmbedding(16, 4 * read_json(folder / "unet" / "config.json")["block_out_channels"][0])
-    config = read_json(folder / part / "config.json")
+    config = read_json(Path(part_home(folder, part)) / part / "config.json")
     if part == "unet":
         return UNet2DConditionModel.from_config(config)
     if part == "vae":

@@ -4,7 +4,7 @@ Shi et al., "MVDream: Multi-view Diffusion for 3D Generation", 2023. The four vi
 one network (`mvdream_network`); everything around it is Stable Diffusion's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import diffusers
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from geodream_lib.cameras import look_at, sphere_position
 from geodream_lib.cameras_sampling import mvdream_condition
+from geodream_lib.components import INDEX, SHARED, check_shared
 from geodream_lib.errors import InputError
 from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
 from geodream_lib.guidance.load import load_diffusion
@@ -109,9 +110,9 @@ class MVDream(nn.Module):
             InputError: the folder or a part of it is missing, truncated or of another network.
         """
         folder = Path(folder)
-        if not (folder / "model_index.json").is_file() or not (folder / CAMERA).is_file():
+        if not (folder / INDEX).is_file() or not (folder / CAMERA).is_file():
             raise InputError(
-                f"{folder} is not an MVDream folder (no model_index.json or no {CAMERA}); expected one that "
+                f"{folder} is not an MVDream folder (no {INDEX} or no {CAMERA}); expected one that "
                 "MVDream.save or `geodream weights convert` wrote, make it anew"
             )
         diffusion = load_diffusion(folder, device, dtype)
@@ -119,13 +120,16 @@ class MVDream(nn.Module):
         load_into(embedding, load_tensors(folder / CAMERA)[0], str(folder / CAMERA))
         return MVDream(diffusion, embedding.to(device, dtype))
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, shared: Mapping[str, str] | None = None) -> None:
         """Write the folder that `load` reads, whole or not at all.
 
+        Args:
+            shared: parts that are not written, as another network beside it has the same: `{"vae": "../sd"}`.
+
         Raises:
-            InputError: the folder cannot be written or holds something else.
+            InputError: the folder cannot be written or holds something else, or a shared part is not there.
         """
-        diffusion = self.diffusion
+        diffusion, shared = self.diffusion, dict(shared or {})
         parts = {
             "vae": diffusion.vae,
             "text_encoder": diffusion.text_encoder,
@@ -133,16 +137,18 @@ class MVDream(nn.Module):
             "unet": diffusion.denoiser.unet,
             "scheduler": diffusion.denoiser.scheduler,
         }
+        check_shared(Path(folder), shared, parts)
         with atomic_folder(folder) as new:
             for name, part in parts.items():
-                part.save_pretrained(new / name)
+                if name not in shared:
+                    part.save_pretrained(new / name)
             save_tensors(new / CAMERA, self.network.camera_embedding.state_dict())
             index = {"_class_name": "MVDreamPipeline", "_diffusers_version": diffusers.__version__}
             parts |= {"camera_embedding": self.network.camera_embedding}
             libraries = {
                 name: [type(part).__module__.split(".")[0], type(part).__name__] for name, part in parts.items()
             }
-            write_json(new / "model_index.json", index | libraries)
+            write_json(new / INDEX, index | libraries | ({SHARED: shared} if shared else {}))
 
     @torch.no_grad()
     def predict(

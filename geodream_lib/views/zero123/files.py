@@ -1,5 +1,6 @@
 """Zero123's folder in the diffusers layout, read strictly and written whole."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
-from geodream_lib.components import read_component, read_network
+from geodream_lib.components import INDEX, SHARED, check_shared, part_home, read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import load_tensors, read_json, save_tensors, write_json
 from geodream_lib.unshuffle_vae import autoencoder_class
@@ -32,13 +33,13 @@ def load_parts(
     Raises:
         InputError: the folder or a part of it is missing, truncated, or does not fit together as Zero123.
     """
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise InputError(
             f"{folder} is not a Zero123 folder (no model_index.json); expected the diffusers layout with "
             f"{', '.join(NETWORKS)}, {PROJECTION} and scheduler (a save that was interrupted leaves none: save again)"
         )
     for name in (*NETWORKS, PROJECTION, "scheduler"):
-        if not (folder / name).is_dir():
+        if not (Path(part_home(folder, name)) / name).is_dir():
             raise InputError(f"{folder} has no {name}/; expected Zero123 in the diffusers layout, fetch it anew")
     kinds = NETWORKS | {"vae": autoencoder_class(folder)}
     parts = {name: read_network(kind, folder, name, dtype) for name, kind in kinds.items()}
@@ -68,17 +69,21 @@ def check_fit(parts: Mapping[str, nn.Module | DDIMScheduler], projection: Mappin
         raise InputError(f"{PROJECTION} of {source} holds {shapes}; expected {expected}, do the parts belong together?")
 
 
-def save_parts(model: "Zero123", folder: Path) -> None:
-    """Write every part of `model`; `model_index.json` is removed first and written last.
+def save_parts(model: "Zero123", folder: Path, shared: Mapping[str, str]) -> None:
+    """Write every part of `model` but the `shared` ones; `model_index.json` is removed first and written last.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or a shared part is not where `shared` says.
     """
+    check_shared(folder, shared, NETWORKS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model_index.json").unlink(missing_ok=True)
+        (folder / INDEX).unlink(missing_ok=True)
         for name in (*NETWORKS, "scheduler"):
-            getattr(model, name).save_pretrained(folder / name)
+            if name in shared:
+                shutil.rmtree(folder / name, ignore_errors=True)  # of an earlier save
+            else:
+                getattr(model, name).save_pretrained(folder / name)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {folder}: {error}; free some space or choose another folder") from error
     projection = model.clip_camera_projection
@@ -92,4 +97,4 @@ def save_parts(model: "Zero123", folder: Path) -> None:
     }
     libraries |= {"scheduler": ["diffusers", "DDIMScheduler"], PROJECTION: ["zero123", "CLIPCameraProjection"]}
     index = {"_class_name": "Zero123Pipeline", "_diffusers_version": diffusers.__version__}
-    write_json(folder / "model_index.json", index | libraries)
+    write_json(folder / INDEX, index | libraries | ({SHARED: dict(shared)} if shared else {}))

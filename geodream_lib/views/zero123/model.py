@@ -5,7 +5,7 @@ noisy one (8 input channels), and one cross-attention token made of the input's 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -107,13 +107,16 @@ class Zero123(nn.Module):
         model = Zero123(**parts, stable=said_stable if stable is None else stable)
         return model.to(device, dtype).eval().requires_grad_(False)
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, shared: Mapping[str, str] | None = None) -> None:
         """Write the folder that `load` reads; `model_index.json` comes last and marks it as whole.
 
+        Args:
+            shared: parts that are not written, as another network beside it has the same: `{"vae": "../sd"}`.
+
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or a shared part is not there.
         """
-        save_parts(self, Path(folder))
+        save_parts(self, Path(folder), shared or {})
 
     @property
     def device(self) -> torch.device:

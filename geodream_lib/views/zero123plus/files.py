@@ -3,6 +3,7 @@
 Read are JSON and safetensors, by classes that are named here; the pipeline code that public copies carry stays unread.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, UNet2DCond
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from geodream_lib.components import read_component, read_network
+from geodream_lib.components import INDEX, SHARED, check_shared, part_home, read_component, read_network
 from geodream_lib.errors import InputError
 from geodream_lib.storage import atomic_folder, read_json, write_json
+from geodream_lib.unshuffle_vae import autoencoder_class
 from geodream_lib.views.zero123plus.image import ImageInput
 
 if TYPE_CHECKING:
@@ -38,21 +40,23 @@ def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, object]:
     Raises:
         InputError: the folder or a part of it is missing, truncated, or does not fit together as Zero123++.
     """
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise InputError(
             f"{folder} is not a Zero123++ folder (no model_index.json); expected the diffusers layout with "
             f"{', '.join((*NETWORKS, *PLAIN, *INPUTS))}, fetch it anew"
         )
     for name in (*NETWORKS, *PLAIN, *INPUTS):
-        if not (folder / name).is_dir():
+        if not (Path(part_home(folder, name)) / name).is_dir():
             raise InputError(f"{folder} has no {name}/; expected Zero123++ in the diffusers layout, fetch it anew")
     # Without a vocabulary transformers makes an empty tokenizer.
-    if not any((folder / "tokenizer" / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-        raise InputError(f"{folder / 'tokenizer'} holds no vocab.json or tokenizer.json; fetch the folder anew")
-    parts = {name: read_network(kind, folder, name, dtype) for name, kind in NETWORKS.items()}
+    words = Path(part_home(folder, "tokenizer")) / "tokenizer"
+    if not any((words / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"{words} holds no vocab.json or tokenizer.json; fetch the folder anew")
+    kinds = NETWORKS | {"vae": autoencoder_class(folder)}
+    parts = {name: read_network(kind, folder, name, dtype) for name, kind in kinds.items()}
     parts |= {name: read_component(kind, folder, name) for name, kind in PLAIN.items()}
     parts |= {name: _image_input(folder / name / "preprocessor_config.json") for name in INPUTS}
-    parts[RAMP] = _ramp(folder / "model_index.json")
+    parts[RAMP] = _ramp(folder / INDEX)
     _check_fit(folder, parts)
     return parts
 
@@ -105,24 +109,27 @@ def _check_fit(folder: Path, parts: dict[str, object]) -> None:
             raise InputError(f"{folder}: {what} {found}; expected {expected}, its parts are not those of one Zero123++")
 
 
-def save_parts(model: "Zero123Plus", folder: Path) -> None:
-    """Write every part of `model` in the public layout, the whole folder or nothing.
+def save_parts(model: "Zero123Plus", folder: Path, shared: Mapping[str, str]) -> None:
+    """Write every part of `model` but the `shared` ones in the public layout, the whole folder or nothing.
 
     Raises:
-        InputError: the folder holds files of another origin, or cannot be written.
+        InputError: the folder holds files of another origin, cannot be written, or a shared part is not there.
     """
+    check_shared(folder, shared, (*NETWORKS, *PLAIN))
     libraries = {
         name: ["transformers" if kind.__module__.startswith("transformers") else "diffusers", kind.__name__]
         for name, kind in (NETWORKS | PLAIN).items()
     }
     libraries |= {name: ["transformers", "CLIPImageProcessor"] for name in INPUTS}
     index = {"_class_name": "Zero123PlusPipeline", "_diffusers_version": diffusers.__version__}
+    index |= {RAMP: list(model.ramping_coefficients)} | ({SHARED: dict(shared)} if shared else {})
     with atomic_folder(folder) as new:
         for name in (*NETWORKS, *PLAIN):
-            getattr(model, name).save_pretrained(new / name)
+            if name not in shared:
+                getattr(model, name).save_pretrained(new / name)
         for name in INPUTS:
             write_json(new / name / "preprocessor_config.json", _processor_config(getattr(model, name)))
-        write_json(new / "model_index.json", index | libraries | {RAMP: list(model.ramping_coefficients)})
+        write_json(new / INDEX, index | libraries)
 
 
 def _processor_config(how: ImageInput) -> dict[str, object]:

@@ -5,7 +5,7 @@ picture of 3 x 2 tiles, so a plain Stable Diffusion 2 makes them consistent. It 
 (local condition) and by a CLIP embedding that is spread over the empty prompt (global condition).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,13 +86,16 @@ class Zero123Plus(nn.Module):
         model = Zero123Plus(**load_parts(Path(folder), dtype))
         return model.to(device).eval().requires_grad_(False)
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, shared: Mapping[str, str] | None = None) -> None:
         """Write the folder that `load` reads, whole or not at all; an earlier one of ours is replaced.
 
+        Args:
+            shared: parts that are not written, as another network beside it has the same: `{"vae": "../sd"}`.
+
         Raises:
-            InputError: the folder holds files of another origin, or cannot be written.
+            InputError: the folder holds files of another origin, cannot be written, or a shared part is not there.
         """
-        save_parts(self, Path(folder))
+        save_parts(self, Path(folder), shared or {})
 
     @property
     def device(self) -> torch.device:
