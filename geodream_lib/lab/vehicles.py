@@ -115,14 +115,12 @@ def airplane(s: Shape, rng: np.random.Generator, hull: Colour, wings: Colour, ex
     metal = contrast([STEEL, INK, GOLD], hull, wings)
     s.capsule((-0.1, 0, 0), (nose - r, 0, 0), r, hull)
     s.cone((-0.1 - tail / 2 + 0.1, 0, 0.02), tail / 2, 0.08, r, hull, turn("y", 88), 0.02)
-    s.cone((nose - 0.04, 0, 0), 0.08, r * 0.98, r * 0.75, wings, ALONG_X, 0.03)
+    s.cone((nose - 0.04, 0, 0), 0.08, r * 0.98, r * 0.75, hull, ALONG_X, 0.03)
     s.ellipsoid((nose + 0.09, 0, 0), (0.11, 0.08, 0.08), metal)
-    phase = rng.uniform(0, 120)
+    phase, blade = rng.uniform(0, 120), contrast([INK, WHITE], hull)
     for k in range(3):
         spun = turn("x", phase + 120 * k)
-        s.ellipsoid(
-            spun @ np.array([0, 0, 0.2]) + [nose + 0.08, 0, 0], (0.04, 0.065, 0.2), contrast([INK, WHITE], hull), spun
-        )
+        s.ellipsoid(spun @ np.array([0, 0, 0.18]) + [nose + 0.08, 0, 0], (0.04, 0.065, 0.18), blade, spun)
     span, chord = rng.uniform(0.72, 0.82), rng.uniform(0.15, 0.18)
     low = rng.uniform(-0.1, -0.05)
     s.box((0.1, 0, low), (chord, span, 0.045), wings, None, 0.04)
