@@ -5,8 +5,12 @@ import re
 import numpy as np
 
 from geodream_lib.errors import InputError
+from geodream_lib.lab.backgrounds import PHRASES as BACKGROUND_PHRASES
+from geodream_lib.lab.compositions import Composition
+from geodream_lib.lab.materials import MATERIALS
 from geodream_lib.lab.objects import LabObject
 from geodream_lib.lab.shape import COLORS
+from geodream_lib.lab.styles import BLACK_AND_WHITE, STYLES
 
 # {a} is the primary colour, {b} the secondary one; a dropped colour leaves the rest of the sentence as it is
 _TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -72,11 +76,13 @@ _ATTACHMENTS: dict[str, str] = {
 }
 _ADJECTIVES = ("toy", "cute", "little")
 VIEWS: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
-_BACKGROUND_WORDS = ("on", "a", "an", "plain", "light", "dark", "gradient", "background")
-# known words that name neither a thing nor a part nor a colour
+_RELATION_WORDS = {"riding": "riding", "playing": "playing", "on": "on", "beside": "beside"}
+_NOUNS = {"icecream": "ice cream"}
+# known words that name neither a thing nor a part nor a colour nor a material
 _FUNCTION_WORDS = frozenset(
-    "a an and in its of on the with top beside long growing playing wearing toy cute little birthday space "
-    "front side back overhead view plain light dark gradient background".split()
+    "a an and in its of on at the with top beside long growing holding sailing acoustic playing riding wearing toy "
+    "cute little birthday space front side back overhead view plain gradient background grass snow beach night "
+    "cartoon pixel art photo".split()
 )
 
 
@@ -91,7 +97,10 @@ LEXICON: frozenset[str] = frozenset(
         *_ATTACHMENTS.values(),
         *_ADJECTIVES,
         *VIEWS,
-        *_BACKGROUND_WORDS,
+        *_RELATION_WORDS.values(),
+        *BACKGROUND_PHRASES.values(),
+        *MATERIALS,
+        *STYLES,
         *COLORS,
     )
     for word in _words(text)
@@ -104,7 +113,14 @@ def lexicon() -> dict[str, list[str]]:
     return {"content": sorted(CONTENT_WORDS), "function": sorted(LEXICON - CONTENT_WORDS)}
 
 
-def caption(obj: LabObject, rng: np.random.Generator, view: str | None = None, background: str | None = None) -> str:
+def caption(
+    obj: LabObject,
+    rng: np.random.Generator,
+    view: str | None = None,
+    background: str | None = None,
+    style: str | None = None,
+    material: str | None = None,
+) -> str:
     """A true sentence about the object, as in "a toy red mushroom on a brown log, front view".
 
     Args:
@@ -112,22 +128,62 @@ def caption(obj: LabObject, rng: np.random.Generator, view: str | None = None, b
         rng: chooses the sentence and what is left out.
         view: one of `VIEWS`, appended after a comma.
         background: such as "on a white background", appended after a comma.
+        style: one of `STYLES`, appended after a comma; a black and white photo has no other colours to name.
+        material: one of `MATERIALS`, named always and instead of the colours.
 
     Raises:
         InputError: if the view or background uses a word outside `LEXICON`.
     """
+    return _finished(_part(obj, rng, style, material, brief=False), rng, view, background, style)
+
+
+def composition_caption(
+    scene: Composition,
+    rng: np.random.Generator,
+    view: str | None = None,
+    background: str | None = None,
+    style: str | None = None,
+    materials: tuple[str | None, str | None] = (None, None),
+) -> str:
+    """A true sentence about two objects, as in "a brown corgi riding a red rocket, on grass".
+
+    Args:
+        scene: what is described; the names of its parts and their relation are always said, colours mostly.
+        materials: of the subject and of the object of the sentence. The other arguments are those of `caption`.
+
+    Raises:
+        InputError: if the view or background uses a word outside `LEXICON`.
+    """
+    first, second = (
+        _part(part, rng, style, material, brief=rng.random() < 0.88)
+        for part, material in zip(scene.parts, materials, strict=True)
+    )
+    return _finished(f"{first} {_RELATION_WORDS[scene.relation]} {second}", rng, view, background, style)
+
+
+def _part(obj: LabObject, rng: np.random.Generator, style: str | None, material: str | None, brief: bool) -> str:
+    """What is said of one object; briefly it is its name and perhaps its primary colour."""
     templates = _TEMPLATES[obj.category]
     text = templates[rng.integers(len(templates))]
-    for attachment in obj.attachments:
-        if rng.random() < 0.75:
-            text = f"{text} {_joined(text, _ATTACHMENTS[attachment])}"
-    text = text.replace("{a}", obj.colors[0] if rng.random() < 0.85 else "")
-    text = text.replace("{b}", obj.colors[1] if rng.random() < 0.65 else "")
+    if brief or material is not None:
+        text = f"a {{a}} {_NOUNS.get(obj.category, obj.category)}"
+    else:
+        for attachment in obj.attachments:
+            if rng.random() < 0.75:
+                text = f"{text} {_joined(text, _ATTACHMENTS[attachment])}"
+    primary, secondary = obj.colors[0] if rng.random() < 0.85 else "", obj.colors[1] if rng.random() < 0.65 else ""
+    if style == BLACK_AND_WHITE:
+        primary = secondary = ""
+    return text.replace("{a}", material or primary).replace("{b}", secondary)
+
+
+def _finished(text: str, rng: np.random.Generator, view: str | None, background: str | None, style: str | None) -> str:
+    """Adjectives, articles and what follows after commas."""
     if rng.random() < 0.2:
         text = re.sub(r"^an? ", f"a {_ADJECTIVES[rng.integers(len(_ADJECTIVES))]} ", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\ba (?=[aeiou])", "an ", re.sub(r"\ban ", "a ", text))
-    for extra in (view, background):
+    for extra in (view, background, style):
         if extra is not None:
             unknown = sorted(set(_words(extra)) - LEXICON)
             if unknown:

@@ -107,14 +107,14 @@ def bounding_radii(rows: Float[np.ndarray, "m 21"]) -> Float[np.ndarray, " m"]:
 def support_points(rows: Float[np.ndarray, "m 21"], directions: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
     """The point of the union that lies furthest along each unit direction."""
     rotation = rows[:, ROTATION].reshape(-1, 3, 3).astype(float)
-    n = np.einsum("mij,kj->mki", rotation, directions)
+    n = directions @ rotation.transpose(0, 2, 1)
     local = np.empty_like(n)
     for kind in np.unique(rows[:, 0]):
         chosen = rows[:, 0] == kind
         local[chosen] = _local_support(int(kind), rows[chosen, LENGTHS], n[chosen])
     local += rows[:, None, ROUNDING, None] * n
-    world = np.einsum("mij,mki->mkj", rotation, local) + rows[:, None, CENTRE]
-    best: Int[np.ndarray, " k"] = np.einsum("mkj,kj->mk", world, directions).argmax(0)
+    world = local @ rotation + rows[:, None, CENTRE]
+    best: Int[np.ndarray, " k"] = (world * directions).sum(-1).argmax(0)
     return world[best, np.arange(len(directions))]
 
 
