@@ -8,7 +8,7 @@ Distance formulas are the usual exact ones (Quilez, "distance functions"); ellip
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numba import njit
 
 ELLIPSOID, BOX, CAPSULE, CONE, TORUS, PRISM = range(6)
@@ -106,39 +106,52 @@ def bounding_radii(rows: Float[np.ndarray, "m 21"]) -> Float[np.ndarray, " m"]:
 
 def support_points(rows: Float[np.ndarray, "m 21"], directions: Float[np.ndarray, "k 3"]) -> Float[np.ndarray, "k 3"]:
     """The point of the union that lies furthest along each unit direction."""
-    rotation = rows[:, ROTATION].reshape(-1, 3, 3).astype(float)
-    n = directions @ rotation.transpose(0, 2, 1)
-    local = np.empty_like(n)
-    for kind in np.unique(rows[:, 0]):
-        chosen = rows[:, 0] == kind
-        local[chosen] = _local_support(int(kind), rows[chosen, LENGTHS], n[chosen])
-    local += rows[:, None, ROUNDING, None] * n
-    world = local @ rotation + rows[:, None, CENTRE]
-    best: Int[np.ndarray, " k"] = (world * directions).sum(-1).argmax(0)
-    return world[best, np.arange(len(directions))]
+    points = np.empty((len(directions), 3))
+    _support_points(rows.astype(np.float64), np.ascontiguousarray(directions, np.float64), points)
+    return points
 
 
-def _local_support(
-    kind: int, lengths: Float[np.ndarray, "m 4"], n: Float[np.ndarray, "m k 3"]
-) -> Float[np.ndarray, "m k 3"]:
-    p, q, s = lengths[:, :3].T.astype(float)[:, :, None, None]
-    across, z = np.array([1.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0])
-    up = np.where(n[..., 2:] >= 0, 1.0, -1.0)
-    flat = n * across
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-9)
+@njit(cache=True, nogil=True)
+def _support_points(rows, directions, points):
+    for k in range(directions.shape[0]):
+        dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
+        best = -1e9
+        for i in range(rows.shape[0]):
+            row = rows[i]
+            u = row[4] * dx + row[5] * dy + row[6] * dz
+            v = row[7] * dx + row[8] * dy + row[9] * dz
+            w = row[10] * dx + row[11] * dy + row[12] * dz
+            a, b, c = _local_support(row, u, v, w)
+            x = row[1] + row[4] * a + row[7] * b + row[10] * c
+            y = row[2] + row[5] * a + row[8] * b + row[11] * c
+            z = row[3] + row[6] * a + row[9] * b + row[12] * c
+            reach = x * dx + y * dy + z * dz
+            if reach > best:
+                best = reach
+                points[k, 0], points[k, 1], points[k, 2] = x, y, z
+
+
+@njit(cache=True, inline="always")
+def _local_support(row, u, v, w):
+    """The point of one primitive furthest along the unit direction (u, v, w), all in its own frame."""
+    kind, p, q, s = row[0], row[13], row[14], row[15]
+    up = 1.0 if w >= 0 else -1.0
+    flat = max(math.sqrt(u * u + v * v), 1e-9)
     if kind == ELLIPSOID:
-        radii = np.concatenate([p, q, s], axis=-1)
-        return radii**2 * n / np.linalg.norm(radii * n, axis=-1, keepdims=True)
-    if kind == BOX:
-        return np.sign(n) * np.concatenate([p, q, s], axis=-1)
-    if kind == CAPSULE:
-        return up * p * z + q * n
-    if kind == TORUS:
-        return p * flat + q * n
-    if kind == CONE:
-        one, other = q * flat - p * z, s * flat + p * z
+        length = math.sqrt((p * u) ** 2 + (q * v) ** 2 + (s * w) ** 2)
+        x, y, z = p * p * u / length, q * q * v / length, s * s * w / length
+    elif kind == BOX:
+        x, y, z = p * np.sign(u), q * np.sign(v), s * np.sign(w)
+    elif kind == CAPSULE:
+        x, y, z = q * u, q * v, p * up + q * w
+    elif kind == TORUS:
+        x, y, z = (p / flat + q) * u, (p / flat + q) * v, q * w
+    elif kind == CONE:
+        # the rim of its bottom or of its top
+        radius, z = (s, p) if (s - q) * flat + 2 * p * w > 0 else (q, -p)
+        x, y = radius * u / flat, radius * v / flat
     else:
-        side = np.where(n >= 0, 1.0, -1.0)
-        one = side * np.concatenate([p, q, 0 * s], axis=-1)
-        other = side * np.concatenate([p, 0 * q, 0 * s], axis=-1) + s * z
-    return np.where(((other - one) * n).sum(-1, keepdims=True) > 0, other, one)
+        # an end of its base or of its ridge
+        x = p if u >= 0 else -p
+        y, z = (0.0, s) if s * w - q * abs(v) > 0 else (q if v >= 0 else -q, 0.0)
+    return x + row[20] * u, y + row[20] * v, z + row[20] * w
