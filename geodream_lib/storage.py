@@ -1,5 +1,6 @@
 """Files that are either whole or absent: every artifact of a run is written beside its place and then moved there."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -50,6 +51,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def fingerprint(path: Path) -> str:
+    """Eight hexadecimal digits that change with a file's content: in the name of what was made from it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What every training of a lab network is given: where its data and state lie, how long it may take, what it writes."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,3 +34,7 @@ class Bench:
     def folder(self, name: str) -> Path:
         """Folder of the state and the log of the training `name`."""
         return self.work / name
+
+    def keep_curve(self, name: str, network: Path) -> None:
+        """Put the log of the training `name` beside the network it made, as `training.jsonl`."""
+        shutil.copy(self.folder(name) / "log.jsonl", network / "training.jsonl")

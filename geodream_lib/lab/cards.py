@@ -27,8 +27,7 @@ from geodream_lib.lab.datasets import (
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
-from geodream_lib.lab.train import load_vae
-from geodream_lib.lab.train_vae import reconstruct
+from geodream_lib.lab.train_vae import load_vae, reconstruct
 from geodream_lib.mesh import render_normals
 from geodream_lib.presets import Views, Volume, load_preset
 from geodream_lib.views import RelativePose, Zero123

@@ -9,16 +9,28 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from geodream_lib import cameras as cam
-from geodream_lib.lab.datasets import REFERENCE_VIEWS, TURNTABLE_FOV, TURNTABLE_RADIUS, load_shards
-from geodream_lib.lab.networks import IMAGE_SIZE
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.datasets import (
+    REFERENCE_VIEWS,
+    TURNTABLE_FOV,
+    TURNTABLE_RADIUS,
+    load_shards,
+    make_shards,
+    render_turntables,
+)
+from geodream_lib.lab.networks import IMAGE_SIZE, make_cost_volume_networks
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
-from geodream_lib.storage import atomic_write
+from geodream_lib.storage import atomic_write, fingerprint
 from geodream_lib.views.zero123.model import Zero123, pose_token
 from geodream_lib.volume.blending import SourceViews
 from geodream_lib.volume.cost_volume import predict_volume
 from geodream_lib.volume.decoder import query_sdf_and_gradient
-from geodream_lib.volume.networks import CostVolumeNetworks
+from geodream_lib.volume.networks import (
+    CostVolumeNetworks,
+    load_cost_volume_networks,
+    save_cost_volume_networks,
+)
 from geodream_lib.volume.prior_render import render_prior
 from geodream_lib.volume.projection import affine_matrices
 
@@ -29,6 +41,7 @@ POSE_ERROR = 2.0  # degrees, sigma: what true views are made wrong by while ther
 VALIDATION_OBJECTS = 32
 PREDICTED_SHARE = 0.5  # of the training steps that see imperfect views
 STRANGER_SHARE = 0.4  # of those, how many have one view of another object among them
+PREDICTED_OBJECTS = 256  # whose views Zero123 predicts
 PREDICTION_STEPS = 10  # of DDIM; what is wrong with a prediction shows after few
 
 
@@ -82,11 +95,18 @@ def predict_turntables(zero123: Zero123, truth: Turntables, count: int, seed: in
     return result
 
 
-def cached_predictions(cache: Path, zero123: Zero123, truth: Turntables, count: int, seed: int) -> Tensor:
-    """`predict_turntables`, kept in `cache` for a training that goes on."""
+def cached_predictions(
+    cache: Path, zero123: Path, truth: Turntables, count: int, seed: int, device: torch.device
+) -> Tensor:
+    """`predict_turntables` of the network in the folder `zero123`, kept for a training that goes on.
+
+    The network's fingerprint is added to the name `cache`: another network predicts anew.
+    """
+    made_by = fingerprint(zero123 / "unet/diffusion_pytorch_model.safetensors")
+    cache = cache.with_name(f"{cache.name}-{count}-{made_by}.pt")
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        predicted = predict_turntables(zero123, truth, count, seed).cpu()
+        predicted = predict_turntables(Zero123.load(zero123, device), truth, count, seed).cpu()
         with atomic_write(cache) as temporary:
             torch.save(predicted, temporary)
     return torch.load(cache, weights_only=True).to(truth.images.device)
@@ -117,27 +137,26 @@ def train_cost_volume(
     networks: CostVolumeNetworks,
     paths: list[Path],
     held_out_paths: list[Path],
-    zero123: Zero123 | None,
+    zero123: Path | None,
     *,
     budget: Budget,
     folder: Path,
     device: torch.device,
-    predicted_objects: int = 1024,
 ) -> CostVolumeNetworks:
     """One object per step (batch statistics are per object, as at inference), 5 to 10 of its views, eq. 4 on one more.
 
     Besides the paper's rendering loss the SDF is supervised directly: in the lab it is known exactly, and a step then
     teaches every point of the cube instead of a few hundred rays. Half of the steps see imperfect views: predicted by
-    `zero123`, or without it true ones with wrong poses; and some of them one view of another object, as a multi-view
-    model draws when it mistakes the reference.
+    the network in the folder `zero123`, or without one true ones with wrong poses; and some of them one view of another
+    object, as a multi-view model draws when it mistakes the reference.
     """
     truth, test = load_turntables(paths, device), load_turntables(held_out_paths, device)
     objects, views = truth.azimuth.shape
     predicted, test_predicted = truth.images[:0], test.images[:0]
     if zero123 is not None:
-        predicted = cached_predictions(folder / "predicted.pt", zero123, truth, min(predicted_objects, objects), seed=7)
-        few = min(VALIDATION_OBJECTS, predicted_objects)
-        test_predicted = cached_predictions(folder / "predicted_held_out.pt", zero123, test, few, seed=8)
+        count = min(PREDICTED_OBJECTS, objects)
+        predicted = cached_predictions(folder / "predicted", zero123, truth, count, 7, device)
+        test_predicted = cached_predictions(folder / "predicted_held_out", zero123, test, VALIDATION_OBJECTS, 8, device)
 
     def build(
         networks: CostVolumeNetworks, data: Turntables, images: Tensor, obj: int, chosen: Tensor, error: Tensor
@@ -214,3 +233,20 @@ def train_cost_volume(
 
     model = nn.ModuleDict({"networks": networks})
     return train("cost_volume", model, loss, budget=budget, folder=folder, device=device, validate=validate)["networks"]
+
+
+def make_cost_volume(bench: Bench) -> None:
+    """Train the cost volume's networks on turntables, seen truly and as the Zero123 that is there predicts them."""
+    folder, zero123 = bench.out / "cost_volume", bench.out / "zero123"
+    weights = folder / "model.safetensors"
+    networks = train_cost_volume(
+        load_cost_volume_networks(weights) if bench.warm_start else make_cost_volume_networks(),
+        make_shards(render_turntables, bench.data, bench.turntables),
+        make_shards(render_turntables, bench.data, 1, split="held_out"),
+        zero123 if zero123.exists() else None,
+        budget=bench.budget,
+        folder=bench.folder("cost_volume"),
+        device=bench.device,
+    )
+    save_cost_volume_networks(weights, networks.half())
+    bench.keep_curve("cost_volume", folder)

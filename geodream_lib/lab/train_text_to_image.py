@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTokenizer
 
-from geodream_lib.lab.networks import make_scheduler, speed_up_training
-from geodream_lib.lab.train_vae import to_network
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.captions import LEXICON
+from geodream_lib.lab.datasets import load_shards, make_shards, render_photographs
+from geodream_lib.lab.networks import make_scheduler, make_text_encoder, make_tokenizer, make_unet, speed_up_training
+from geodream_lib.lab.train_vae import load_vae, to_network
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
 
@@ -99,3 +102,37 @@ def train_text_to_image(
 
     speed_up_training(model["unet"], device)
     return train("text_to_image", model, loss, budget=budget, folder=folder, device=device, validate=validate)
+
+
+def make_text_to_image(bench: Bench) -> None:
+    """Train the UNet and text encoder on photographs, in the latents of the autoencoder that is there."""
+    folder = bench.out / "text_to_image"
+    shards = load_shards(make_shards(render_photographs, bench.data, bench.photographs), ("images", "captions"))
+    vae = load_vae(folder).to(bench.device)
+    if bench.warm_start:
+        shipped = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        tokenizer, model = shipped.tokenizer, {"unet": shipped.unet, "text_encoder": shipped.text_encoder}
+    else:
+        tokenizer = make_tokenizer(LEXICON, bench.work / "tokenizer")
+        model = {"unet": make_unet(vae.config.latent_channels), "text_encoder": make_text_encoder(tokenizer)}
+    model = train_text_to_image(
+        nn.ModuleDict(model),
+        torch.from_numpy(shards["images"]),
+        shards["captions"].tolist(),
+        vae,
+        tokenizer,
+        budget=bench.budget,
+        folder=bench.folder("text_to_image"),
+        device=bench.device,
+    ).half()
+    StableDiffusionPipeline(
+        vae=vae.half(),
+        text_encoder=model["text_encoder"],
+        tokenizer=tokenizer,
+        unet=model["unet"],
+        scheduler=make_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    bench.keep_curve("text_to_image", folder)

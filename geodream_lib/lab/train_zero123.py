@@ -2,26 +2,44 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geodream_lib.lab.datasets import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE
+from geodream_lib.guidance import load_diffusion
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.captions import caption
+from geodream_lib.lab.datasets import (
+    REFERENCE_VIEWS,
+    TURNTABLES_PER_SHARD,
+    VIEWS_PER_TURNTABLE,
+    load_shards,
+    make_shards,
+    render_turntables,
+    turntable_object,
+)
+from geodream_lib.lab.imagined import redraw_references
 from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet, speed_up_training
 from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
+from geodream_lib.lab.train_vae import load_vae
 from geodream_lib.lab.training import Budget, train
-from geodream_lib.precision import fast_autocast
+from geodream_lib.precision import fast_autocast, has_fast_bfloat16
+from geodream_lib.storage import atomic_write, fingerprint
 from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
+
+REDRAWN_VIEWS = 2  # of the four front-ish ones of a turntable
 
 
 @torch.no_grad()
 def widen_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """A UNet with 8 input channels that begins as the given one with 4: the weights of the new channels are zero."""
-    wide = make_unet(in_channels=8)
+    """A UNet with twice the input channels that begins as the given one: the weights of the new channels are zero."""
+    channels = unet.config.in_channels
+    wide = make_unet(channels, in_channels=2 * channels)
     state = unet.state_dict()
     weight = torch.zeros_like(wide.conv_in.weight)
-    weight[:, :4] = state["conv_in.weight"]
+    weight[:, :channels] = state["conv_in.weight"]
     wide.load_state_dict(state | {"conv_in.weight": weight})
     return wide
 
@@ -110,3 +128,44 @@ def train_zero123(
     speed_up_training(zero123.unet, device)
     train("zero123", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return zero123.eval()
+
+
+def draw_references(folder: Path, images: Tensor, work: Path, device: torch.device) -> Tensor:
+    """The first two reference views of every training turntable redrawn by the text-to-image network in `folder`.
+
+    Made once and kept in `work`, under a name that changes with the network and the number of turntables.
+    """
+    made_by = fingerprint(folder / "unet/diffusion_pytorch_model.safetensors")
+    cache = work / f"redrawn-{len(images)}-{made_by}.npy"
+    if not cache.exists():
+        objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(images))]
+        rng = np.random.default_rng(0)
+        captions = [caption(obj, rng, background="on a white background") for obj in objects]
+        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16 if has_fast_bfloat16(device) else None)
+        drawn = redraw_references(diffusion, images[:, :REDRAWN_VIEWS], captions, seed=0).numpy()
+        with atomic_write(cache) as temporary, temporary.open("wb") as file:
+            np.save(file, drawn)
+    return torch.from_numpy(np.load(cache))
+
+
+def make_zero123(bench: Bench) -> None:
+    """Train Zero123 on turntables, from the text-to-image network that is there."""
+    source, folder = bench.out / "text_to_image", bench.out / "zero123"
+    paths = make_shards(render_turntables, bench.data, bench.turntables)
+    arrays = load_shards(paths, ("images", "azimuth", "elevation"))
+    turntables = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    if bench.warm_start:
+        zero123 = Zero123.load(folder)
+    else:
+        unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=torch.float32)
+        zero123 = start_zero123(unet, load_vae(source))
+    zero123 = train_zero123(
+        zero123,
+        **turntables,
+        redrawn=draw_references(source, turntables["images"], bench.work, bench.device),
+        budget=bench.budget,
+        folder=bench.folder("zero123"),
+        device=bench.device,
+    )
+    zero123.half().save(folder)
+    bench.keep_curve("zero123", folder)
