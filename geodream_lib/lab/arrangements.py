@@ -76,7 +76,7 @@ def _seat(obj: LabObject) -> Float[np.ndarray, " 3"]:
 
 def _legs(rider, mount, seat: np.ndarray, height: float) -> Float[np.ndarray, "n 21"]:
     """A leg and a foot down each side of the mount, in the colour of the rider's body (its first solid)."""
-    legs, colour = Shape(), rider[0, COLOUR]
+    legs, colour = Shape(), tuple(map(float, rider[0, COLOUR]))
     for side in (-1, 1):
         hip = seat - [0, 0, 0.1 * height]
         width = min(_reach(mount, hip, (0, side, 0)), 0.4 * height)

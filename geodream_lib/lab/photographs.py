@@ -12,7 +12,7 @@ import torch
 
 from geodream_lib import cameras as cam
 from geodream_lib.lab.backgrounds import Background, draw_background, sample_background
-from geodream_lib.lab.captions import caption, composition_caption, view_word
+from geodream_lib.lab.captions import caption, composition_caption
 from geodream_lib.lab.compositions import Composition, sample_composition
 from geodream_lib.lab.materials import MATERIALS, grain, made_of
 from geodream_lib.lab.networks import IMAGE_SIZE
@@ -23,18 +23,18 @@ from geodream_lib.lab.styles import STYLES, stylized
 
 PHOTOGRAPHS_PER_SHARD = 1024
 SINGLE, COMPOSITION = 0, 1
-COMPOSITION_SHARE = 0.43  # of all photographs; less 12 % of these in a material or a style: 38 % plain compositions
+COMPOSITION_SHARE = 0.43  # 38 % of the photographs are compositions in neither a material nor a style
 MATERIAL_SHARE, STYLE_SHARE = 0.065, 0.055
 SAID_VIEW_SHARE = 0.35
 VIEW_SHARES = {"front view": 0.4, "side view": 0.2, "back view": 0.3, "overhead view": 0.1}  # of those that say it
-WHITE_SHARE_OF_SAID_FRONTS, WHITE_SHARE = 0.65, 0.42  # 45 % together
+WHITE_SHARE_OF_SAID_FRONTS, WHITE_SHARE = 0.65, 0.42  # 45 % together; references of the 3D stages are such fronts
 
 
 @dataclass(frozen=True)
 class Photograph:
     """One captioned photograph before it is rendered.
 
-    subject: what is seen, in its own colours. azimuth, elevation, fov: of the camera, degrees; radius: its distance.
+    subject: what is seen, in its own colours. azimuth, elevation, radius, fov: of the camera; angles in degrees.
     materials: of the one object or the two parts, a name of `MATERIALS` or None. style: a name of `STYLES` or None.
     view: one of `VIEWS` if the caption says it.
     """
@@ -56,7 +56,7 @@ def sample_view(rng: np.random.Generator) -> tuple[float, float, str | None]:
 
     An unsaid view is a walk to the front (azimuth normal, sigma 18 degrees), in 4 % anything else.
     """
-    if rng.random() > SAID_VIEW_SHARE:
+    if rng.random() >= SAID_VIEW_SHARE:
         azimuth = rng.uniform(-180, 180) if rng.random() < 0.04 else rng.normal(0, 18)
         return float(azimuth), float(np.clip(rng.normal(14, 8), -10, 45)), None
     view = rng.choice(list(VIEW_SHARES), p=list(VIEW_SHARES.values()))
@@ -69,23 +69,20 @@ def sample_view(rng: np.random.Generator) -> tuple[float, float, str | None]:
         azimuth = 180 + np.clip(rng.normal(0, 15), -39, 39)
     else:
         azimuth, elevation = np.clip(rng.normal(0, 40), -130, 130), rng.uniform(61, 85)
-    azimuth = float((azimuth + 180) % 360 - 180)
-    assert view_word(azimuth, elevation) == view
-    return azimuth, float(elevation), str(view)
+    return float((azimuth + 180) % 360 - 180), float(elevation), str(view)
 
 
 def photograph(rng: np.random.Generator, split: str) -> Photograph:
     """Draw one photograph of a split of objects and compositions."""
     azimuth, elevation, view = sample_view(rng)
-    special, name = rng.random(), None
+    special, name, style = rng.random(), None, None
     if special < MATERIAL_SHARE:
         name = str(rng.choice(MATERIALS))
-    style = str(rng.choice(STYLES)) if MATERIAL_SHARE <= special < MATERIAL_SHARE + STYLE_SHARE else None
+    elif special < MATERIAL_SHARE + STYLE_SHARE:
+        style = str(rng.choice(STYLES))
     if rng.random() < COMPOSITION_SHARE:
         subject = sample_composition(rng, split=split)
-        parts = subject.parts
-        first = rng.random() < 0.5
-        materials = (name, None) if first else (None, name)
+        parts, materials = subject.parts, (name, None) if rng.random() < 0.5 else (None, name)
     else:
         subject = sample_object(rng, split=split)
         parts, materials = (subject,), (name,)
