@@ -1,11 +1,18 @@
-"""Turntable views as text-to-image would have drawn them: what Zero123 is given later instead of true pictures."""
+"""Rendered views as text-to-image would have drawn them: what Zero123 is given later instead of true pictures."""
 
+import hashlib
+from pathlib import Path
+
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from geodream_lib.guidance import load_diffusion
 from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
+from geodream_lib.precision import has_fast_bfloat16
+from geodream_lib.storage import atomic_write
 
 
 @torch.no_grad()
@@ -45,3 +52,22 @@ def redraw_references(
         drawn = redraw(diffusion, true, words, strength, generator, steps=12)
         result[part] = (drawn * 255).round().byte().cpu().unflatten(0, (-1, views))
     return result
+
+
+def redraw_once(
+    folder: Path, images: UInt8[Tensor, "n v h w 3"], captions: list[str], work: Path, device: torch.device
+) -> UInt8[Tensor, "n v h w 3"]:
+    """`redraw_references` by the text-to-image network in `folder`, made once and kept in `work`.
+
+    Its name there changes with the network, the pictures and the captions.
+    """
+    made_from = hashlib.sha256((folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes())
+    made_from.update(images.contiguous().numpy())
+    made_from.update(repr(captions).encode())
+    kept = work / f"redrawn-{made_from.hexdigest()[:12]}.npy"
+    if not kept.exists():
+        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16 if has_fast_bfloat16(device) else None)
+        drawn = redraw_references(diffusion, images, captions, seed=0).numpy()
+        with atomic_write(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, drawn)
+    return torch.from_numpy(np.load(kept))

@@ -5,13 +5,16 @@ spends its parameters where the picture is (16x16 and 8x8), not in a deep middle
 """
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, EulerAncestralDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.embeddings import TimestepEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -20,18 +23,24 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from geodream_lib.components import INDEX
+from geodream_lib.storage import MARKER
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
+from geodream_lib.views.mvdream.model import MVDream
+from geodream_lib.views.zero123plus.model import Zero123Plus
 from geodream_lib.volume.networks import CostVolumeNetworks
 
 IMAGE_SIZE = 128
 LATENT_SIZE = 16
 CONTEXT = 128  # width of the cross-attention tokens (1024 in Stable Diffusion 2.1, 768 in Zero123)
 TEXT_TOKENS = 32  # 77 in Stable Diffusion
+# What networks that see and speak as text-to-image does take from its folder, which lies beside theirs.
+SHARED = dict.fromkeys(("vae", "text_encoder", "tokenizer"), "../text_to_image")
 
 
 def make_vae() -> UnshuffleAutoencoderKL:
-    """Factor-8 KL autoencoder, 128x128x3 to 16x16x4: Stable Diffusion's coarse levels behind a space-to-depth stem."""
-    return UnshuffleAutoencoderKL(block_out_channels=(12, 48, 64, 128), latent_channels=4, sample_size=IMAGE_SIZE)
+    """Factor-8 KL autoencoder, 128x128x3 to 16x16x8: Stable Diffusion's coarse levels behind a space-to-depth stem."""
+    return UnshuffleAutoencoderKL(block_out_channels=(12, 48, 64, 128), latent_channels=8, sample_size=IMAGE_SIZE)
 
 
 def make_unet(latent_channels: int, in_channels: int | None = None) -> UNet2DConditionModel:
@@ -74,6 +83,30 @@ def make_scheduler() -> DDIMScheduler:
         steps_offset=1,
         timestep_spacing="trailing",
     )
+
+
+def make_zero123plus_scheduler() -> EulerAncestralDiscreteScheduler:
+    """Zero123++'s noise schedule: betas that grow linearly hide more of the picture than those of Stable Diffusion."""
+    return EulerAncestralDiscreteScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="linear",
+        prediction_type="v_prediction",
+        steps_offset=1,
+        timestep_spacing="linspace",
+    )
+
+
+def make_camera_embedding(unet: UNet2DConditionModel) -> TimestepEmbedding:
+    """MVDream's, for `unet`: the 16 numbers of a camera, added to the time embedding.
+
+    It begins silent, so that the network begins as the one it is made of; the released one begins at random.
+    """
+    embedding = TimestepEmbedding(16, unet.time_embedding.linear_2.out_features)
+    nn.init.zeros_(embedding.linear_2.weight)
+    nn.init.zeros_(embedding.linear_2.bias)
+    return embedding
 
 
 def make_tokenizer(words: Iterable[str], folder: Path) -> CLIPTokenizer:
@@ -132,7 +165,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def make_image_encoder() -> CLIPVisionModelWithProjection:
-    """CLIP's image transformer, three layers of 128 on 64 patches; trained together with Zero123's UNet."""
+    """CLIP's image transformer, three layers of 128 on 64 patches; trained along with the UNet that uses it."""
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=CONTEXT,
@@ -150,3 +183,20 @@ def make_image_encoder() -> CLIPVisionModelWithProjection:
 def make_cost_volume_networks() -> CostVolumeNetworks:
     """One-2-3-45's networks with a geometry decoder 64 wide (128 in the released ones)."""
     return CostVolumeNetworks(hidden=64)
+
+
+def publish(network: MVDream | Zero123Plus, folder: Path) -> None:
+    """Write a trained network in half precision to its folder, without the `SHARED` parts; the card there stays.
+
+    Raises:
+        InputError: the folder cannot be written, or text-to-image is not beside it.
+    """
+    new = folder.with_name(f".{folder.name}-new")
+    network.half().save(new, SHARED)
+    (new / MARKER).unlink()  # which says that a folder holds nothing else
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    for part in sorted(new.iterdir(), key=lambda part: part.name == INDEX):  # the index comes last
+        shutil.rmtree(folder / part.name, ignore_errors=True)
+        part.replace(folder / part.name)
+    new.rmdir()

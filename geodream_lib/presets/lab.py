@@ -20,7 +20,7 @@ def lab_preset() -> Preset:
         zero123plus="lab/zero123plus",
         cost_volume="lab/cost_volume/model.safetensors",
         lexicon="prompts/lexicon.json",
-        views=Views(),
+        views=Views(mvdream_steps=30, mvdream_guidance=5.0, tile=80),
         volume=Volume(),
         field=Field(),
         refine=Refine(

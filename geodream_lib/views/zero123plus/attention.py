@@ -8,7 +8,7 @@ to read the network is a plain Stable Diffusion UNet.
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 SELF_ATTENTION = "attn1.processor"  # how diffusers ends the name of a self-attention's processor
@@ -78,7 +78,7 @@ def install_reference_attention(unet: UNet2DConditionModel) -> None:
 def reference_tokens(
     unet: UNet2DConditionModel,
     latent: Float[Tensor, "b c h w"],
-    t: float,
+    t: float | Int[Tensor, " b"],
     text: Float[Tensor, "b tokens d"],
 ) -> Tokens:
     """The write pass: input tokens of every self-attention as the noised reference `latent` goes through.
@@ -93,7 +93,7 @@ def reference_tokens(
 def predict_with_reference(
     unet: UNet2DConditionModel,
     noisy: Float[Tensor, "b c h w"],
-    t: float,
+    t: float | Int[Tensor, " b"],
     text: Float[Tensor, "b tokens d"],
     tokens: Tokens,
 ) -> Float[Tensor, "b c h w"]:

@@ -1,6 +1,6 @@
 """Where Zero123++ looks from: its six fixed views, as tiles of one picture and as poses."""
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from geodream_lib.errors import InputError
@@ -37,3 +37,9 @@ def split_tiles(picture: Float[Tensor, "c h w"]) -> Float[Tensor, "6 tile tile c
     channels, height, width = picture.shape
     tiles = picture.reshape(channels, ROWS, height // ROWS, COLUMNS, width // COLUMNS)
     return tiles.permute(1, 3, 2, 4, 0).flatten(0, 1)
+
+
+def join_tiles(tiles: Shaped[Tensor, "n 6 tile tile c"]) -> Shaped[Tensor, "n h w c"]:
+    """The six views of every object as one picture of three rows and two columns, the inverse of `split_tiles`."""
+    rows = tiles.unflatten(1, (ROWS, COLUMNS)).transpose(2, 3)  # [n, row, y, column, x, c]
+    return rows.flatten(3, 4).flatten(1, 2)

@@ -59,15 +59,20 @@ def noise_schedule(scheduler: EulerAncestralDiscreteScheduler, steps: int) -> tu
     return trailing.timesteps.tolist(), trailing.sigmas.tolist()
 
 
-def network_input(sample: Float[Tensor, "*shape"], sigma: float) -> Float[Tensor, "*shape"]:
+def network_input(
+    sample: Float[Tensor, "b c h w"], sigma: float | Float[Tensor, "b 1 1 1"]
+) -> Float[Tensor, "b c h w"]:
     """From the sampler's scale (signal + sigma noise) to the network's, where signal and noise have variance one."""
-    return sample / math.sqrt(sigma**2 + 1)
+    return sample / (sigma**2 + 1) ** 0.5
 
 
 def noised_condition(
-    latent: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], sigma: float
+    latent: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], sigma: float | Float[Tensor, "b 1 1 1"]
 ) -> Float[Tensor, "b c h w"]:
-    """The reference's latent at the current noise level: what is written must look like what will read it."""
+    """The reference's latent at the current noise level: what is written must look like what will read it.
+
+    In training every item of the batch has a noise level of its own.
+    """
     return network_input(latent + sigma * noise, sigma)
 
 

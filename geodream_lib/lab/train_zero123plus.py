@@ -1,0 +1,183 @@
+"""Train the lab's Zero123++: one picture in, a picture of its object from six fixed sides out."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geodream_lib.guidance import load_diffusion
+from geodream_lib.guidance.diffusion import LatentDiffusion
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.multiview_data import multiview_shards, render_tiles
+from geodream_lib.lab.networks import (
+    IMAGE_SIZE,
+    TEXT_TOKENS,
+    make_image_encoder,
+    make_zero123plus_scheduler,
+    publish,
+)
+from geodream_lib.lab.train_text_to_image import add_noise_for_v, sample_latents
+from geodream_lib.lab.training import Budget, train
+from geodream_lib.precision import fast_autocast
+from geodream_lib.views import Zero123Plus
+from geodream_lib.views.background import cut_out
+from geodream_lib.views.images import off_white
+from geodream_lib.views.zero123.model import CLIP_MEAN, CLIP_STD
+from geodream_lib.views.zero123plus.attention import predict_with_reference, reference_tokens
+from geodream_lib.views.zero123plus.image import ImageInput, on_grey
+from geodream_lib.views.zero123plus.layout import join_tiles
+from geodream_lib.views.zero123plus.steps import noised_condition, ramped_embedding, scale_latents
+
+REDRAWN = 1024  # references that text-to-image redraws
+REDRAWN_SHARE = 0.3  # of the references that a batch is given
+HELD_OBJECTS = 32
+
+
+def start_zero123plus(text_to_image: LatentDiffusion) -> Zero123Plus:
+    """An untrained Zero123++: the text-to-image UNet, an image encoder that knows nothing, a ramp from 0 to 1."""
+    return Zero123Plus(
+        unet=text_to_image.denoiser.unet,
+        vae=text_to_image.vae,
+        text_encoder=text_to_image.text_encoder,
+        tokenizer=text_to_image.tokenizer,
+        vision_encoder=make_image_encoder(),
+        scheduler=make_zero123plus_scheduler(),
+        feature_extractor_vae=ImageInput(IMAGE_SIZE, (0.5,) * 3, (0.8,) * 3, Image.Resampling.BILINEAR),
+        feature_extractor_clip=ImageInput(IMAGE_SIZE, CLIP_MEAN, CLIP_STD, Image.Resampling.BICUBIC),
+        ramping_coefficients=torch.linspace(0, 1, TEXT_TOKENS).tolist(),
+    ).requires_grad_(False)
+
+
+def shown(image: UInt8[Tensor, "h w 3"], alpha: Float[Tensor, "h w"]) -> UInt8[Tensor, "h w 3"]:
+    """A picture on white as the pipeline shows it to Zero123++: cut out, on grey."""
+    colors = off_white(image.float() / 255, alpha)
+    return on_grey(torch.cat([colors, alpha[..., None]], dim=-1))
+
+
+def normalized(images: UInt8[Tensor, "n h w 3"], how: ImageInput) -> Float[Tensor, "n 3 h w"]:
+    """Pictures that have their size already as a network wants them (see `network_pixels`)."""
+    mean, std = (torch.tensor(values, device=images.device) for values in (how.mean, how.std))
+    return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def encode_seen(model: Zero123Plus, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c2 hl wl"]:
+    """Posterior mean and standard deviation, stacked, half precision: of references, and of pictures of six tiles.
+
+    The normalisation of references (x - 0.5) / 0.8 is that of tiles, `scale_image` of [-1, 1].
+    """
+    moments = []
+    for part in images.split(64):
+        with fast_autocast(model.device):
+            pixels = normalized(part.to(model.device), model.feature_extractor_vae)
+            posterior = model.vae.encode(pixels).latent_dist
+        moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
+    return torch.cat(moments)
+
+
+def zero123plus_loss(
+    model: Zero123Plus,
+    ramp: Float[Tensor, " tokens"],
+    pictures: Float[Tensor, "b c2 h w"],
+    references: Float[Tensor, "b c2 hl wl"],
+    images: UInt8[Tensor, "b hi wi 3"],
+    drop: Bool[Tensor, " b"],
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Squared error of the velocity of the six tiles, seen beside their reference at the same noise level.
+
+    Args:
+        ramp: weights of the image embedding, one per token of the empty prompt.
+        pictures, references: posterior moments of `encode_seen`.
+        images: the references on grey, for the image encoder.
+        drop: items that see grey and the plain empty prompt instead: the unconditional half of guidance.
+    """
+    device = pictures.device
+    alphas = model.scheduler.alphas_cumprod.to(device)
+    latents = scale_latents(sample_latents(pictures, model.vae.config.scaling_factor, generator))
+    t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
+    grey = model.vae.encode(torch.zeros(1, 3, *images.shape[1:3], device=device)).latent_dist
+    references = torch.where(drop[:, None, None, None], torch.cat([grey.mean, grey.std], dim=1), references.float())
+    # Neither scaled nor the mode, as `Zero123Plus.condition_latent`.
+    condition = sample_latents(references, 1.0, generator)
+    noise = torch.randn(condition.shape, generator=generator, device=device)
+    sigma = ((1 - alphas[t]) / alphas[t]).sqrt()[:, None, None, None]
+    with fast_autocast(device):
+        empty = model.text_embedding(model.empty_prompt()).expand(len(images), -1, -1)
+        embedding = model.image_embedding(normalized(images, model.feature_extractor_clip))
+        text = torch.where(drop[:, None, None], empty, ramped_embedding(empty, embedding, ramp))
+        tokens = reference_tokens(model.unet, noised_condition(condition, noise, sigma), t, text)
+        predicted = predict_with_reference(model.unet, noisy, t, text, tokens)
+    return functional.mse_loss(predicted, velocity)
+
+
+def train_zero123plus(
+    model: Zero123Plus,
+    references: UInt8[Tensor, "n h w 3"],
+    redrawn: UInt8[Tensor, "k h w 3"],
+    tiles: UInt8[Tensor, "n 6 t t 3"],
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+) -> Zero123Plus:
+    """Train UNet, image encoder and ramp; text encoder and autoencoder stay as they are.
+
+    Three in ten references are of `redrawn`, the first k of `references` as text-to-image draws them, since later all
+    are drawn. One sample in ten sees no reference. The last 32 objects are held out for the validation loss. The image
+    encoder is trained along, in place of the frozen CLIP of the real one.
+    """
+    model.to(device)
+    objects = len(references)
+    pictures = encode_seen(model, join_tiles(tiles))
+    seen = torch.cat([references, redrawn])
+    moments, seen = encode_seen(model, seen), seen.to(device)
+    ramp = nn.ParameterList([torch.tensor(model.ramping_coefficients)])
+
+    def loss(trained: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        draw = {"generator": generator, "device": device}
+        index = torch.randint(objects - HELD_OBJECTS, (budget.batch_size,), **draw)
+        is_drawn = torch.rand(budget.batch_size, **draw) < REDRAWN_SHARE
+        index = torch.where(is_drawn, index % len(redrawn), index)
+        source = torch.where(is_drawn, objects + index, index)
+        drop = torch.rand(budget.batch_size, **draw) < 0.1
+        return zero123plus_loss(model, ramp[0], pictures[index], moments[source], seen[source], drop, generator), {}
+
+    @torch.no_grad()
+    def validate(trained: nn.ModuleDict) -> dict[str, float]:
+        fixed, index = torch.Generator(device).manual_seed(1), slice(objects - HELD_OBJECTS, objects)
+        drop = torch.zeros(HELD_OBJECTS, dtype=torch.bool, device=device)
+        error = zero123plus_loss(model, ramp[0], pictures[index], moments[index], seen[index], drop, fixed)
+        return {"held_out_loss": error.item()}
+
+    trained = nn.ModuleDict({"unet": model.unet, "vision_encoder": model.vision_encoder, "ramp": ramp})
+    trained.requires_grad_(True)
+    train("zero123plus", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
+    model.ramping_coefficients = tuple(ramp[0].tolist())
+    return model.eval()
+
+
+def make_zero123plus(bench: Bench) -> None:
+    """Train Zero123++ on tiles, from the text-to-image network that is there."""
+    source, folder = bench.out / "text_to_image", bench.out / "zero123plus"
+    model = Zero123Plus.load(folder) if bench.warm_start else start_zero123plus(load_diffusion(source))
+    arrays = multiview_shards(render_tiles, bench.data, bench.turntables)
+    reference, alpha = (torch.from_numpy(arrays[key]) for key in ("reference", "alpha"))
+    first = slice(min(REDRAWN, len(reference) - HELD_OBJECTS))
+    captions = arrays["captions"][first].tolist()
+    redrawn = redraw_once(source, reference[first, None], captions, bench.work, bench.device)[:, 0]
+    model = train_zero123plus(
+        model,
+        torch.stack([shown(image, cover.float() / 255) for image, cover in zip(reference, alpha, strict=True)]),
+        torch.stack([shown(image, cut_out(image.float() / 255)) for image in redrawn]),
+        torch.from_numpy(arrays["tiles"]),
+        budget=bench.budget,
+        folder=bench.folder("zero123plus"),
+        device=bench.device,
+    )
+    publish(model, folder)
+    bench.keep_curve("zero123plus", folder)
