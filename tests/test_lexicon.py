@@ -22,8 +22,9 @@ def test_the_file_holds_the_words_of_the_caption_grammar():
     assert not set(found["content"]) & set(found["function"])
 
 
-def test_the_prompts_of_the_lab_are_known_entirely(caplog):
-    for entry in json.loads(FILE.with_name("lab_prompts.json").read_text()):
+@pytest.mark.parametrize("name", ["lab_prompts.json", "composition_prompts.json"])
+def test_the_prompts_of_the_lab_are_known_entirely(caplog, name):
+    for entry in json.loads(FILE.with_name(name).read_text()):
         check_prompt(entry["prompt"], FILE)
     assert not caplog.records
 
