@@ -51,7 +51,7 @@ def _front_view(preset: Preset) -> Step:
     networks = _make(preset, preset.text_to_image, "text_encoder")
     unet, steps = networks["unet"], preset.views.reference_steps
     size = unet.config.sample_size
-    latents, text = meta(2, 4, size, size), _text(networks, 2)
+    latents, text = meta(2, _channels(networks), size, size), _text(networks, 2)
 
     def denoise() -> Tensor:
         return unet(latents.to(unet.dtype), 500, encoder_hidden_states=text.to(unet.dtype)).sample
@@ -67,7 +67,8 @@ def _mvdream(preset: Preset) -> Step:
     side = settings.size // _factor(networks)
     network = MultiViewUNet(networks["unet"], networks["camera_embedding"])
     scheduler = DDIMScheduler(**SCHEDULER)
-    noise, text, camera = meta(views, 4, side, side), _text(networks, views), meta(views, 16)
+    noise, camera = meta(views, _channels(networks), side, side), meta(views, 16)
+    text = _text(networks, views)
     steps, guidance = settings.mvdream_steps, settings.mvdream_guidance
     step = trace(lambda: next(denoise_views(network, scheduler, noise, text, text, camera, steps, guidance, views)))
     count = len(released_timesteps(scheduler.config.num_train_timesteps, steps))
@@ -79,7 +80,7 @@ def _zero123(preset: Preset, rounds: list[tuple[int, int]]) -> Step:
     networks = _make(preset, preset.zero123, "image_encoder", "clip_camera_projection")
     side = preset.views.size // _factor(networks)
     batch, views = min(ZERO123_BATCH, max(n for n, _ in rounds)), sum(n for n, _ in rounds)
-    sample = meta(batch, 4, side, side)
+    sample = meta(batch, _channels(networks), side, side)
     token = meta(batch, 1, networks["unet"].config.cross_attention_dim)
     zero123 = Zero123(**networks, scheduler=DDIMScheduler(**SCHEDULER))
     one = trace(lambda: zero123.guided(sample, token, sample, 500, preset.views.guidance))
@@ -100,8 +101,9 @@ def _zero123plus(preset: Preset, references: int) -> Step:
     unet, settings = networks["unet"], preset.views
     tile = settings.tile // _factor(networks)
     # The reference is seen in the size that Stable Diffusion makes, whatever the tiles have.
-    condition = meta(2, 4, unet.config.sample_size, unet.config.sample_size)
-    picture, text = meta(2, 4, ROWS * tile, COLUMNS * tile), _text(networks, 2)
+    channels = _channels(networks)
+    condition = meta(2, channels, unet.config.sample_size, unet.config.sample_size)
+    picture, text = meta(2, channels, ROWS * tile, COLUMNS * tile), _text(networks, 2)
     install_reference_attention(unet)
 
     def denoise() -> Tensor:
@@ -128,6 +130,11 @@ def _make(preset: Preset, name: str, *parts: str) -> nn.ModuleDict:
 def _text(networks: nn.ModuleDict, n: int) -> Tensor:
     tokens = networks["text_encoder"].config.max_position_embeddings
     return meta(n, tokens, networks["unet"].config.cross_attention_dim)
+
+
+def _channels(networks: nn.ModuleDict) -> int:
+    """Numbers in one latent."""
+    return networks["vae"].config.latent_channels
 
 
 def _factor(networks: nn.ModuleDict) -> int:

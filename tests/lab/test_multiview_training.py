@@ -38,10 +38,11 @@ from geodream_lib.lab.train_zero123plus import (
 )
 from geodream_lib.lab.training import Budget
 from geodream_lib.pipeline import predict_views
+from geodream_lib.plan.views import view_steps
 from geodream_lib.presets import load_preset
 from geodream_lib.run import create_run
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
-from geodream_lib.views import MVDream, Zero123Plus, pose_cameras, zero123plus_viewpoints
+from geodream_lib.views import Zero123Plus, pose_cameras, zero123plus_viewpoints
 from geodream_lib.views.mvdream.model import AZIMUTHS, view_cameras
 from geodream_lib.views.zero123plus.image import GREY, network_pixels
 from geodream_lib.views.zero123plus.layout import join_tiles, split_tiles
@@ -352,4 +353,4 @@ def test_the_lab_preset_reaches_source_views_with_them(diffusion, lab, tmp_path,
     azimuth, _ = azimuth_elevation(views.cameras.c2w[:, :3, 3])
     expected = [0, 90, 180, 270, 30, 330, 120, 60, 300, 240]
     torch.testing.assert_close(azimuth % 360, torch.tensor(expected).float(), atol=1e-2, rtol=0)
-    assert isinstance(MVDream.load(lab / "mvdream"), MVDream)
+    assert [step.what for step in view_steps(run.preset, image=False)] == ["MVDream", "Zero123++"], "and can be planned"
