@@ -20,7 +20,7 @@ from geodream_lib.lab.objects import LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
 from geodream_lib.views.mvdream.model import AZIMUTHS as ORBIT
 from geodream_lib.views.zero123plus.image import GREY
-from geodream_lib.views.zero123plus.layout import AZIMUTHS, ELEVATIONS, join_tiles
+from geodream_lib.views.zero123plus.layout import AZIMUTHS, ELEVATIONS
 from geodream_lib.views.zero123plus.steps import scale_image
 
 OBJECTS_PER_SHARD = 96
@@ -120,10 +120,11 @@ def _render(
     return images.reshape(n, views, size, size, 3), alpha.reshape(n, views, size, size)
 
 
-def tile_pictures(tiles: UInt8[Tensor, "n 6 t t 3"]) -> UInt8[Tensor, "n h w 3"]:
-    """Six tiles as one picture of three rows and two columns with the contrast Zero123++'s autoencoder sees.
+def faded(images: UInt8[Tensor, "n h w 3"], alpha: UInt8[Tensor, "n h w"]) -> UInt8[Tensor, "n h w 3"]:
+    """Pictures on white as the autoencoder gets to see them for Zero123++: on its grey, with its contrast.
 
-    The autoencoder learns on such pictures too: with this contrast an error of the flat grey weighs 1.6 times as much.
+    The autoencoder has to learn on such pictures too: an error in the flat grey weighs 1.6 times as much afterwards,
+    and where it is seen as part of the object the tile cannot be cut out.
     """
-    picture = scale_image(join_tiles(tiles).float() / 127.5 - 1)
-    return ((picture + 1) * 127.5).round().to(torch.uint8)
+    on_grey = images.float() - (1 - alpha[..., None].float() / 255) * (255 - GREY)
+    return ((scale_image(on_grey / 127.5 - 1) + 1) * 127.5).round().to(torch.uint8)
