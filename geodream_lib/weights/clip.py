@@ -2,7 +2,8 @@
 
 What `cond_stage_model.*` of a latent diffusion checkpoint may be: OpenAI's image tower (Zero123), OpenCLIP's text tower
 (Stable Diffusion 2, MVDream's sd-v2.1) or a text tower of transformers itself (Stable Diffusion 1.5, MVDream's
-sd-v1.5). Sizes follow from the shapes; a head is 64 wide in all of them, unless `heads` counts otherwise.
+sd-v1.5). The evaluators need whole towers, with their projections. Sizes follow from the shapes; a head is 64 wide in
+all of them, unless `heads` counts otherwise.
 """
 
 import math
@@ -11,7 +12,13 @@ from collections.abc import Mapping
 
 from accelerate import init_empty_weights
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from geodream_lib.errors import InputError
 from geodream_lib.weights.strict import network, rename
@@ -77,17 +84,35 @@ def open_clip_text_tower(tensors: Mapping[str, Tensor], source: str, heads: int 
     layers = _count_layers(tensors, "transformer.resblocks", source)
     if layers < 2:
         raise InputError(f"{source} has one layer; expected at least two, the last is not used")
-    names = {
-        "token_embedding.weight": "embeddings.token_embedding.weight",
-        "positional_embedding": "embeddings.position_embedding.weight",
-    }
-    names |= _parameters({"ln_final": "final_layer_norm"})
-    names |= _layer_names(layers, "encoder.layers")
     used = {name: tensor for name, tensor in tensors.items() if name not in ("text_projection", "logit_scale")}
-    weights = _split_attention(rename(used, names, source))
+    weights = _split_attention(rename(used, _open_clip_names(layers), source))
     last = f"encoder.layers.{layers - 1}."
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(last)}
     return _text_model(weights, layers - 1, "gelu", heads, source)
+
+
+def open_clip_text_projection(
+    tensors: Mapping[str, Tensor], source: str, heads: int | None = None, activation: str = "gelu"
+) -> CLIPTextModelWithProjection:
+    """OpenCLIP's whole text tower with its projection, by which texts are compared with images or points.
+
+    Args:
+        tensors: named as after `text.` of EVA's CLIP; OpenAI's CLIP has the same names beside `visual.`.
+        activation: "quick_gelu" for OpenAI's weights.
+
+    Raises:
+        InputError: a parameter is missing, unknown or of another shape.
+    """
+    layers = _count_layers(tensors, "transformer.resblocks", source)
+    names = _open_clip_names(layers) | {"text_projection": "text_projection"}
+    weights = _split_attention(rename(tensors, names, source))
+    # A factor on the right of x there, the matrix of a linear layer here.
+    projection = weights.pop("text_projection").T.contiguous()
+    config = _text_config(weights, layers, activation, heads, source)
+    config.projection_dim = projection.shape[0]
+    weights = {f"text_model.{name}": tensor for name, tensor in weights.items()}
+    weights["text_projection.weight"] = projection
+    return network(CLIPTextModelWithProjection, {"config": config}, weights, source)
 
 
 def hf_text_tower(tensors: Mapping[str, Tensor], source: str, heads: int | None = None) -> CLIPTextModel:
@@ -107,12 +132,31 @@ def hf_text_tower(tensors: Mapping[str, Tensor], source: str, heads: int | None 
     return _text_model(rename(used, {name: name for name in own}, source), layers, "quick_gelu", heads, source)
 
 
+def _open_clip_names(layers: int) -> dict[str, str]:
+    """Names of OpenCLIP's text tower and of transformers'."""
+    names = {
+        "token_embedding.weight": "embeddings.token_embedding.weight",
+        "positional_embedding": "embeddings.position_embedding.weight",
+    }
+    return names | _parameters({"ln_final": "final_layer_norm"}) | _layer_names(layers, "encoder.layers")
+
+
 def _text_model(
     weights: Mapping[str, Tensor], layers: int, activation: str, heads: int | None, source: str
 ) -> CLIPTextModel:
+    config = _text_config(weights, layers, activation, heads, source)
+    # Inside the model the names start with `text_model.` in transformers 4, at once in 5.
+    with init_empty_weights():
+        prefix = next(iter(CLIPTextModel(config).state_dict())).partition("embeddings.")[0]
+    return network(CLIPTextModel, {"config": config}, {f"{prefix}{n}": t for n, t in weights.items()}, source)
+
+
+def _text_config(
+    weights: Mapping[str, Tensor], layers: int, activation: str, heads: int | None, source: str
+) -> CLIPTextConfig:
     tokens, width = _shape(weights, "embeddings.token_embedding.weight", 2, source)
     positions, _ = _shape(weights, "embeddings.position_embedding.weight", 2, source)
-    config = CLIPTextConfig(
+    return CLIPTextConfig(
         vocab_size=tokens,
         hidden_size=width,
         intermediate_size=_shape(weights, "encoder.layers.0.mlp.fc1.weight", 2, source)[0],
@@ -124,10 +168,6 @@ def _text_model(
         bos_token_id=tokens - 2,
         eos_token_id=tokens - 1,
     )
-    # Inside the model the names start with `text_model.` in transformers 4, at once in 5.
-    with init_empty_weights():
-        prefix = next(iter(CLIPTextModel(config).state_dict())).partition("embeddings.")[0]
-    return network(CLIPTextModel, {"config": config}, {f"{prefix}{n}": t for n, t in weights.items()}, source)
 
 
 def _count_layers(tensors: Mapping[str, Tensor], prefix: str, source: str) -> int:

@@ -5,7 +5,9 @@ from pathlib import Path
 from geodream_lib.checkpoints import read_weights
 from geodream_lib.errors import InputError
 from geodream_lib.volume.networks import load_cost_volume_networks, save_cost_volume_networks
+from geodream_lib.weights.convert_clip import convert_clip, convert_eva_text
 from geodream_lib.weights.convert_mvdream import convert_mvdream
+from geodream_lib.weights.convert_uni3d import convert_uni3d
 from geodream_lib.weights.convert_zero123 import convert_zero123
 from geodream_lib.weights.entries import Network
 from geodream_lib.weights.folder import ONE2345_FILE, named_network, weights_folder
@@ -26,8 +28,8 @@ def convert(
         file: `.ckpt`, `.pt`, `.pth` or `.safetensors` with the names of the release.
         out: that folder, `<weights folder>/<name>` by default.
         config: sizes in the release's own words, for a network that is not of the released size.
-        tokenizer: of MVDream, folder with vocab.json and merges.txt; by default that of the installed sd21-base or
-            sd15.
+        tokenizer: of MVDream and CLIP, folder with vocab.json and merges.txt; by default that of the installed
+            sd21-base or sd15, and the one that `file` is in.
         image_encoder: for a Zero123 without CLIP's image tower, its folder in transformers' layout.
 
     Raises:
@@ -40,6 +42,8 @@ def convert(
         )
     if network.kind == "mvdream":
         tokenizer = tokenizer or installed_tokenizer(network)
+    elif network.kind in ("clip", "clip-text"):
+        tokenizer = tokenizer or file.parent
     return install(
         network,
         lambda folder: convert_into(folder, network.kind, file, config, tokenizer, image_encoder),
@@ -62,6 +66,12 @@ def convert_into(
         save_cost_volume_networks(folder / ONE2345_FILE, load_cost_volume_networks(file))
     elif kind == "mvdream":
         convert_mvdream(read_weights(file), folder, tokenizer, config)
+    elif kind == "clip":
+        convert_clip(read_weights(file), folder, tokenizer, config)
+    elif kind == "clip-text":
+        convert_eva_text(read_weights(file), folder, tokenizer, config)
+    elif kind == "uni3d":
+        convert_uni3d(read_weights(file), folder, config)
     else:
         convert_zero123(read_weights(file), folder, kind == "stable-zero123", config, image_encoder)
 

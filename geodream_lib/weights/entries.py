@@ -48,10 +48,11 @@ class Repository:
 class Network:
     """One public checkpoint.
 
-    kind: how it is made ready. "diffusers" is copied; "mvdream", "zero123", "stable-zero123" and "one2345" are
-    converted. repositories: tried in this order. left_hub: the repository it was first published in, if that is gone.
-    gated: its terms have to be accepted on the hub by a logged-in user. download, ready: gigabytes, rounded, of the
-    files to fetch and of what they become. tokenizer: the network whose tokenizer it uses, where it brings none.
+    kind: how it is made ready. "diffusers" is copied; "mvdream", "zero123", "stable-zero123", "one2345", "clip",
+    "clip-text" and "uni3d" are converted. repositories: tried in this order. left_hub: the repository it was first
+    published in, if that is gone. gated: its terms have to be accepted on the hub by a logged-in user. download, ready:
+    gigabytes, rounded, of the files to fetch and of what they become. tokenizer: the network whose tokenizer it uses,
+    where it brings none.
     """
 
     name: str

@@ -50,7 +50,10 @@ def fetch(name: str, folder: Path | None = None, repo: str | None = None, offlin
         if network.kind == "diffusers":
             _copy(sources, place, may_link=folder is None)
         else:
-            convert_into(place, network.kind, *sources.values(), tokenizer=tokenizer)
+            # CLIP's vocabulary comes with its weights.
+            weights, *vocabulary = sources.values()
+            words = vocabulary[0].parent if vocabulary else tokenizer
+            convert_into(place, network.kind, weights, tokenizer=words)
 
     ready = install(network, build, sources, origin)
     if downloads is not None:

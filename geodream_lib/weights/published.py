@@ -87,3 +87,9 @@ ZERO123PLUS = (
     File("vision_encoder/config.json"),
     File("vision_encoder/model.safetensors"),
 )
+# CLIP in the layout of OpenCLIP, with its vocabulary.
+OPEN_CLIP = (
+    File("open_clip_model.safetensors"),
+    File("vocab.json"),
+    File("merges.txt"),
+)

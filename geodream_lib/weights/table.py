@@ -44,6 +44,37 @@ _ONE2345 = Licence(
     "https://github.com/One-2-3-45/One-2-3-45",
 )
 
+_CLIP = Licence(
+    "MIT",
+    "any use, with the notice kept; the model card advises to study it before anything is built on it",
+    "https://github.com/openai/CLIP/blob/main/LICENSE",
+)
+_EVA_CLIP = Licence(
+    "MIT",
+    "any use, with the notice kept",
+    "https://huggingface.co/timm/eva02_enormous_patch14_plus_clip_224.laion2b_s9b_b144k",
+)
+_UNI3D = Licence(
+    "MIT",
+    "any use, with the notice kept (the licence of the code; none is named for the weights alone)",
+    "https://github.com/baaivision/Uni3D/blob/main/LICENSE",
+)
+
+
+def _uni3d(size: str, gigabytes: float) -> Network:
+    """The released trunks differ in size alone; the paper measures with the giant."""
+    return Network(
+        f"uni3d-{size}",
+        "uni3d",
+        "evaluation: shapes",
+        _UNI3D,
+        (Repository("BAAI/Uni3D", "3d8233b76aa350d72f6213ecd2123c2026b42355"),),
+        (File(f"modelzoo/uni3d-{size}/model.pt"),),
+        ready=gigabytes,
+        download=gigabytes,
+    )
+
+
 _ALL = (
     Network(
         "sd21-base",
@@ -171,5 +202,37 @@ _ALL = (
         (File("SparseNeuS_demo_v1/exp/lod0/checkpoints/ckpt_215000.pth"),),
         ready=0.1,
     ),
+    # OpenAI's ViT-B/32, for FID_CLIP and CLIP R-score. Its own repository has no safetensors, this one has them.
+    Network(
+        "clip-vit-b32",
+        "clip",
+        "evaluation: images, texts",
+        _CLIP,
+        (Repository("timm/vit_base_patch32_clip_224.openai", "ab5b8ef490e86faa07d3523926b842c765de1de5"),),
+        published.OPEN_CLIP,
+        ready=0.6,
+        download=0.6,
+    ),
+    # EVA02-E-14-plus, with whose texts Uni3D was aligned: of 10 GB the text tower is kept.
+    Network(
+        "eva02-clip-text",
+        "clip-text",
+        "evaluation: shapes' texts",
+        _EVA_CLIP,
+        (
+            Repository(
+                "timm/eva02_enormous_patch14_plus_clip_224.laion2b_s9b_b144k",
+                "0162f50c2742be3c90b3a81e4e8066fc5a90e125",
+            ),
+        ),
+        published.OPEN_CLIP,
+        ready=1.4,
+        download=10.1,
+    ),
+    _uni3d("g", 2.0),
+    _uni3d("l", 0.6),
+    _uni3d("b", 0.2),
+    _uni3d("s", 0.1),
+    _uni3d("ti", 0.1),
 )
 NETWORKS = {network.name: network for network in _ALL}

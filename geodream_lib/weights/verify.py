@@ -12,8 +12,11 @@ from diffusers import ConfigMixin, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geodream_lib.checkpoints import check_tensors
+from geodream_lib.checkpoints import check_tensors, read_weights
 from geodream_lib.errors import InputError
+from geodream_lib.metrics.clip_texts import read_clip
+from geodream_lib.metrics.image_text import ImageText
+from geodream_lib.metrics.point_text import load_uni3d
 from geodream_lib.storage import read_json
 from geodream_lib.unshuffle_vae import autoencoder_class
 from geodream_lib.volume.networks import load_cost_volume_networks
@@ -26,6 +29,12 @@ CONVERTED = {
     "zero123": ("unet", "vae", "image_encoder", "clip_camera_projection"),
     "stable-zero123": ("unet", "vae", "image_encoder", "clip_camera_projection"),
     "mvdream": ("unet", "vae", "text_encoder", "camera_embedding"),
+}
+# Those that are checked by loading them.
+JUDGES = {
+    "clip": ImageText.load,
+    "clip-text": lambda folder: read_clip(folder, ("clip_text_model",)),
+    "uni3d": load_uni3d,
 }
 # The attention of the VAE was renamed; the libraries read files of either naming.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -71,6 +80,10 @@ def check_network(network: Network, folder: Path) -> None:
     """
     if network.kind == "one2345":
         load_cost_volume_networks(folder / ONE2345_FILE)
+        return
+    if network.kind in JUDGES:
+        read_weights(folder / "model.safetensors")  # that its numbers are finite
+        JUDGES[network.kind](folder)
         return
     if network.kind == "diffusers":
         for file in network.files:

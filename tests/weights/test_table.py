@@ -27,7 +27,8 @@ def test_every_entry_can_be_fetched_by_what_it_says():
 @pytest.mark.parametrize(("network", "file"), FILES, ids=lambda value: getattr(value, "path", None))
 def test_files_are_data(network, file):
     """Folders hold configurations, vocabularies and safetensors; pickles are read only to be converted."""
-    allowed = (".json", ".txt", ".safetensors") if network.kind == "diffusers" else (".ckpt", ".pt", ".pth")
+    allowed = (".json", ".txt", ".safetensors")
+    allowed = allowed if network.kind == "diffusers" else (*allowed, ".ckpt", ".pt", ".pth")
     assert file.path.endswith(allowed) and not file.path.startswith("/") and ".." not in file.path
     assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
     assert file.bytes is None or file.bytes > 0
