@@ -31,6 +31,9 @@ def paper_preset() -> Preset:
         zero123="zero123-xl",
         zero123plus="zero123plus-v1.1",
         cost_volume="one2345",
+        image_text="clip-vit-b32",
+        point_text="uni3d-g",
+        viewpoint="",
         lexicon="",
         views=Views(
             reference="mvdream",

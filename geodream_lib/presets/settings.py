@@ -185,7 +185,8 @@ class Preset:
 
     device, precision: where everything is computed, and the type of the diffusion models' frozen weights.
     Networks are names that `geodream weights list` shows, or paths below the data folder. lora: the network under the
-    second network of VSD, or "" for a copy of `text_to_image`. lexicon: the words the networks know, or "" for all.
+    second network of VSD, or "" for a copy of `text_to_image`. image_text, point_text, viewpoint: the networks that
+    `geodream evaluate` judges by, or "" for none. lexicon: the words the networks know, or "" for all.
     """
 
     name: str
@@ -197,6 +198,9 @@ class Preset:
     zero123: str
     zero123plus: str
     cost_volume: str
+    image_text: str
+    point_text: str
+    viewpoint: str
     lexicon: str
     views: Views
     volume: Volume
