@@ -16,7 +16,7 @@ class Janus:
     """Appendix E in numbers.
 
     back_fronts: share of back views that look like a front, 0..1. fronts: how many there are around the circle.
-    consistent: whether the object would pass for consistent: at most one front, and none at the back. frontness: of
+    consistent: whether the object would pass for consistent: exactly one front, and none at the back. frontness: of
     every view, in the order of the ring.
     """
 
@@ -39,7 +39,7 @@ def janus(frontness: Float[Tensor, " n"], azimuth: Float[Tensor, " n"]) -> Janus
     back_fronts = (frontness[back] > FRONT).float().mean().item()
     fronts = count_fronts(frontness)
     ring = tuple(round(value, 3) for value in frontness.tolist())
-    return Janus(back_fronts, fronts, fronts <= 1 and back_fronts <= MOST_BACKS, ring)
+    return Janus(back_fronts, fronts, fronts == 1 and back_fronts <= MOST_BACKS, ring)
 
 
 def count_fronts(frontness: Float[Tensor, " n"]) -> int:

@@ -38,6 +38,8 @@ def test_back_views_are_those_of_the_cameras_behind():
     good, bad = janus(ring(0.0), azimuth), janus(ring(0.0, 180.0, width=60), azimuth)
     assert good.back_fronts == 0 and good.fronts == 1 and good.consistent
     assert bad.back_fronts > 0.9 and bad.fronts == 2 and not bad.consistent
+    faceless = janus(ring(), azimuth)
+    assert faceless.fronts == 0 and not faceless.consistent
     everywhere = janus(torch.full((120,), 0.9), azimuth)
     assert everywhere.back_fronts == 1 and not everywhere.consistent
     assert len(bad.frontness) == 120 and bad.frontness[0] == pytest.approx(0.95, abs=1e-3)
