@@ -122,6 +122,43 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def evaluate(arguments: argparse.Namespace) -> int:
+    """The scores of finished runs; 2 if one of them could not be measured."""
+    from geodream_lib.metrics import format_table
+    from geodream_lib.presets import load_preset
+    from geodream_lib.storage import write_json
+    from geodream_lib.yardstick import measure_runs
+
+    measured = measure_runs(arguments.runs, load_preset(arguments.preset), arguments.reference)
+    if arguments.out is not None:
+        write_json(arguments.out, measured.as_json())
+    if measured.evaluations:
+        print(format_table([evaluation.scores for evaluation in measured.evaluations]))
+    for name, reason in measured.missing.items():
+        print(f"not measured by {name}: {reason}")
+    for reason in measured.skipped.values():
+        _fail(reason)
+    return 2 if measured.skipped else 0
+
+
+def lab(arguments: argparse.Namespace) -> int:
+    """The lab's preset on a list of prompts, measured, as a page."""
+    from geodream_lib.data import data_folder
+    from geodream_lib.lab.survey import report
+    from geodream_lib.metrics import format_table
+    from geodream_lib.yardstick import read_prompts
+
+    prompts = read_prompts(arguments.prompts or data_folder() / "prompts" / "lab_prompts.json")
+    measured = report(prompts, arguments.out, arguments.steps_fast)
+    if measured.evaluations:
+        print(format_table([evaluation.scores for evaluation in measured.evaluations]))
+    for name in ("report.json", "report.html"):
+        print(arguments.out / name)
+    for name, reason in measured.skipped.items():
+        _fail(f"{name}: {reason}")
+    return 2 if measured.skipped else 0
+
+
 def plan(arguments: argparse.Namespace) -> int:
     """What a run will take, and whether this machine has it."""
     from geodream_lib.plan import check_plan, device_memory, format_plan, make_plan
@@ -212,6 +249,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--preset", default="lab", help="(default: lab)")
     command.set_defaults(command=reconstruct)
 
+    command = commands.add_parser(
+        "evaluate",
+        help="scores of finished runs: retrieval, FID, Janus, colours, shape",
+        description="Measure finished runs. Each gets an evaluation.json; what cannot be measured is named.",
+    )
+    command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders made by geodream generate")
+    command.add_argument("--preset", default="lab", help="whose evaluators: lab, colab or paper (default: lab)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write all scores and their means as JSON")
+    command.add_argument(
+        "--reference", type=Path, metavar="DIR", help="pictures for the FID (default: exact renders, in the lab only)"
+    )
+    command.set_defaults(command=evaluate)
+
+    _add_lab(commands.add_parser("lab", help="the lab's main job on many prompts: report"))
+
     _add_weights(commands.add_parser("weights", help="public networks: list, fetch, convert, verify"))
 
     command = commands.add_parser(
@@ -244,6 +296,21 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one number of the preset, such as refine.steps=500; can be given more than once",
     )
+
+
+def _add_lab(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    action = actions.add_parser(
+        "report",
+        help="run the lab's preset on a list of prompts, measure it, write a page with pictures",
+        description="Runs that are there are resumed or reused. A prompt takes minutes; see also --steps-fast.",
+    )
+    action.add_argument(
+        "--out", type=Path, default=Path("runs") / "lab_report", metavar="DIR", help="(default: %(default)s)"
+    )
+    action.add_argument("--prompts", type=Path, metavar="FILE", help="JSON list (default: the 35 of data/prompts)")
+    action.add_argument("--steps-fast", action="store_true", help="a twentieth of all steps: to try the command")
+    action.set_defaults(command=lab)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
