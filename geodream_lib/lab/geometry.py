@@ -1,15 +1,18 @@
-"""The exact geometry of a lab object: signed distance, colour at a point, and a mesh of the surface."""
+"""The exact geometry of a lab object or scene: signed distance, colour at a point, and a mesh of the surface."""
 
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int
 from skimage.measure import marching_cubes
 
+from geodream_lib.lab.compositions import Composition
 from geodream_lib.lab.objects import LabObject
 from geodream_lib.lab.primitives import COLOUR, union_distance
 
 
-def sdf(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def sdf(
+    obj: LabObject | Composition, points: Float[np.ndarray, "n 3"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Signed distance (negative inside) and the row of the nearest primitive at world points."""
     points = np.ascontiguousarray(points, dtype=np.float32)
     distance, part = np.empty(len(points), np.float32), np.empty(len(points), np.int64)
@@ -17,7 +20,9 @@ def sdf(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndar
     return distance, part
 
 
-def normals(obj: LabObject, points: Float[np.ndarray, "n 3"], step: float = 1e-3) -> Float[np.ndarray, "n 3"]:
+def normals(
+    obj: LabObject | Composition, points: Float[np.ndarray, "n 3"], step: float = 1e-3
+) -> Float[np.ndarray, "n 3"]:
     """Unit gradient of the signed distance at world points, by central differences."""
     points = np.asarray(points, dtype=np.float32)
     offsets = step * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
@@ -26,12 +31,12 @@ def normals(obj: LabObject, points: Float[np.ndarray, "n 3"], step: float = 1e-3
     return slopes / np.linalg.norm(slopes, axis=1, keepdims=True).clip(1e-12)
 
 
-def albedo(obj: LabObject, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+def albedo(obj: LabObject | Composition, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     """Unshaded colour (sRGB, 0..1) of the primitive nearest to each world point."""
     return obj.primitives[sdf(obj, points)[1], COLOUR]
 
 
-def mesh(obj: LabObject, resolution: int = 128) -> trimesh.Trimesh:
+def mesh(obj: LabObject | Composition, resolution: int = 128) -> trimesh.Trimesh:
     """Marching cubes of the signed distance on `[-1, 1]^3` with `resolution` cells a side, coloured by `albedo`."""
     axis = np.linspace(-1, 1, resolution + 1, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)

@@ -1,0 +1,117 @@
+"""Train the lab's image-text evaluator: CLIP from scratch on captioned pictures that no generator was given."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geodream_lib.lab.augment import disturb
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.captions import LEXICON
+from geodream_lib.lab.datasets import load_shards, make_shards
+from geodream_lib.lab.evaluator_data import EXAM, render_exams, render_pictures
+from geodream_lib.lab.evaluator_networks import make_clip
+from geodream_lib.lab.networks import make_tokenizer
+from geodream_lib.lab.train_text_to_image import tokenize
+from geodream_lib.lab.training import Budget, train
+from geodream_lib.metrics.clip_images import image_features
+from geodream_lib.metrics.image_text import ImageText
+from geodream_lib.precision import fast_autocast
+
+EXAMS = 2
+LARGEST_SCALE = 100.0  # as in CLIP: a temperature of a hundredth
+
+
+def make_image_text(bench: Bench) -> None:
+    """Render captioned pictures, train CLIP on them, write `image_text/`."""
+    pictures = load_shards(make_shards(render_pictures, bench.data, bench.photographs), ("images", "captions"))
+    exams = load_shards(make_shards(render_exams, bench.data, EXAMS, "test"), ("images", "captions"))
+    out, folder = bench.out / "image_text", bench.folder("image_text")
+    if bench.warm_start:
+        network = ImageText.load(out, bench.device)
+    else:
+        network = make_clip(make_tokenizer(LEXICON, folder / "tokenizer"))
+    network = train_image_text(
+        network,
+        torch.from_numpy(pictures["images"]),
+        pictures["captions"],
+        torch.from_numpy(exams["images"]),
+        exams["captions"].tolist(),
+        budget=bench.budget,
+        folder=folder,
+        device=bench.device,
+    )
+    network.half().save(out)
+    bench.keep_curve("image_text", out)
+
+
+def train_image_text(
+    network: ImageText,
+    images: UInt8[Tensor, "n h w 3"],
+    captions: np.ndarray,
+    exam_images: UInt8[Tensor, "m h w 3"],
+    exam_captions: list[str],
+    *,
+    budget: Budget,
+    folder: Path,
+    device: torch.device,
+) -> ImageText:
+    """Train on pictures and `captions [n, c]` of each, of which every step takes one; log retrieval in the exams.
+
+    Pictures are mirrored half of the time: no caption says left or right.
+    """
+    images, count = images.to(device), captions.shape[1]
+    tokens = tokenize(network.tokenizer, captions.ravel().tolist()).view(*captions.shape, -1).to(device)
+    # Equal sentences have equal numbers.
+    meaning = torch.from_numpy(np.unique(captions, return_inverse=True)[1].reshape(captions.shape)).to(device)
+
+    def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        draw = {"generator": generator, "device": device}
+        index = torch.randint(len(images), (budget.batch_size,), **draw)
+        which = torch.randint(count, (budget.batch_size,), **draw)
+        batch = disturb(images[index], generator)
+        mirrored = torch.rand(len(batch), 1, 1, 1, **draw) < 0.5
+        pixels = network.preparation(torch.where(mirrored, batch.flip(2), batch))
+        # What fills short texts up is cut off where the longest of the batch ends.
+        words = tokens[index, which]
+        words = words[:, : int((words != words[:, -1:]).sum(1).max()) + 1]
+        said = meaning[index, which]
+        with fast_autocast(device):
+            seen = image_features(model["clip"], pixels)
+            read = model["clip"].text_projection(model["clip"].text_model(input_ids=words).pooler_output)
+        return contrastive_loss(seen, read, model["clip"].logit_scale, said[:, None] == said), {}
+
+    def validate(model: nn.ModuleDict) -> dict[str, float]:
+        return {"retrieval": exam_score(network.embed_images(exam_images / 255), network.embed_texts(exam_captions))}
+
+    model = nn.ModuleDict({"clip": network.clip}).requires_grad_(True)
+    train("image_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
+    return network.eval()
+
+
+def contrastive_loss(
+    items: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], log_scale: Float[Tensor, ""], same: Bool[Tensor, "n n"]
+) -> Float[Tensor, ""]:
+    """CLIP's: each item finds its text in the batch, and each text its item.
+
+    same: which texts say the same; one that another item has too is no wrong answer and does not take part.
+    """
+    items, texts = functional.normalize(items.float(), dim=-1), functional.normalize(texts.float(), dim=-1)
+    similarity = log_scale.exp().clamp(max=LARGEST_SCALE) * items @ texts.T
+    itself = torch.eye(len(items), dtype=torch.bool, device=items.device)
+    similarity = similarity.masked_fill(same & ~itself, float("-inf"))
+    own = torch.arange(len(items), device=items.device)
+    return (functional.cross_entropy(similarity, own) + functional.cross_entropy(similarity.T, own)) / 2
+
+
+def exam_score(items: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> float:
+    """Share of items of the exams, one behind the other, that retrieve their own text among those of their exam."""
+    size = sum(EXAM.values())
+    right = [
+        (one @ other.T).argmax(-1) == torch.arange(len(one), device=one.device)
+        for one, other in zip(items.split(size), texts.split(size), strict=True)
+    ]
+    return torch.cat(right).float().mean().item()
