@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.datasets import load_shards, make_shards, render_photographs, render_turntables
+from geodream_lib.lab.multiview_data import faded
 from geodream_lib.lab.networks import make_vae
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
@@ -160,14 +161,15 @@ def turntable_views(paths: list[Path]) -> tuple[Tensor, Tensor]:
 
 
 def make_autoencoder(bench: Bench) -> None:
-    """Train the autoencoder on photographs and turntable views."""
+    """Train the autoencoder on photographs, turntable views, and half as many of these as Zero123++ shows them."""
     folder = bench.out / "text_to_image"
     photographs = load_shards(make_shards(render_photographs, bench.data, bench.photographs), ("images",))["images"]
-    turntables = turntable_views(make_shards(render_turntables, bench.data, bench.turntables))[0]
+    turntables, opacity = turntable_views(make_shards(render_turntables, bench.data, bench.turntables))
+    grey = torch.cat([faded(*part) for part in zip(turntables[::2].split(256), opacity[::2].split(256), strict=True)])
     held_out, alpha = turntable_views(make_shards(render_turntables, bench.data, 1, split="held_out"))
     vae = train_vae(
         load_vae(folder) if bench.warm_start else make_vae(),
-        torch.cat([torch.from_numpy(photographs), turntables]),
+        torch.cat([torch.from_numpy(photographs), turntables, grey]),
         held_out[::4],
         alpha[::4],
         budget=bench.budget,
