@@ -5,7 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
-from geodream_lib.weights.clip import hf_text_tower, open_clip_text_tower, openai_image_tower
+from geodream_lib.weights.clip import (
+    hf_text_tower,
+    open_clip_text_projection,
+    open_clip_text_tower,
+    openai_image_tower,
+)
 
 WIDTH, HEADS, LAYERS = 128, 2, 3
 
@@ -77,6 +82,11 @@ class TextTower(nn.Module):
         x = self.token_embedding(tokens) + self.positional_embedding
         return self.ln_final(self.transformer(x, mask, leave_out))
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The last token of each text, which has the highest number, in the space shared with images."""
+        last = self(tokens, leave_out=0)[torch.arange(len(tokens)), tokens.argmax(dim=-1)]
+        return last @ self.text_projection
+
 
 def random_weights(module: nn.Module) -> dict[str, Tensor]:
     """Numbers of a size that makes every parameter matter; ones and zeros of a fresh norm would hide a swap."""
@@ -106,6 +116,19 @@ def test_text_tower_of_stable_diffusion_2_leaves_out_the_last_layer(tokens):
     tower = open_clip_text_tower(random_weights(reference), "test")
     torch.testing.assert_close(tower(tokens).last_hidden_state, reference(tokens, leave_out=1), atol=1e-4, rtol=1e-4)
     assert tower.config.num_hidden_layers == LAYERS - 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_text_tower_with_projection_is_open_clip_s(tokens, activation):
+    """Texts end at different places, and what comes after the end is of no importance."""
+    reference = TextTower(nn.GELU() if activation == "gelu" else QuickGELU())
+    weights = {name: tensor for name, tensor in random_weights(reference).items() if name != "logit_scale"}
+    tower = open_clip_text_projection(weights, "test", activation=activation)
+    tokens = tokens.clamp(max=37)
+    tokens[0, 5] = tokens[1, 8] = 39
+    torch.testing.assert_close(tower(tokens).text_embeds, reference.embed(tokens), atol=1e-4, rtol=1e-4)
+    assert tower.config.projection_dim == 24 and tower.config.num_hidden_layers == LAYERS
 
 
 @torch.no_grad()
