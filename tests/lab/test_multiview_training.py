@@ -1,6 +1,7 @@
 """The trainers of the networks that show several views at once: their data, where they begin, what they write."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from diffusers import UNet2DConditionModel
 from geodream_lib.cameras import azimuth_elevation, orbit
 from geodream_lib.data import data_folder
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
-from geodream_lib.lab import multiview_data
+from geodream_lib.lab import imagined, multiview_data, train_mvdream, train_zero123plus
+from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.datasets import TURNTABLE_FOV, TURNTABLE_RADIUS
+from geodream_lib.lab.imagined import redraw_once
 from geodream_lib.lab.multiview_data import faded, orbit_angles, render_orbits, render_tiles
 from geodream_lib.lab.networks import (
     CONTEXT,
@@ -27,13 +30,13 @@ from geodream_lib.lab.networks import (
 )
 from geodream_lib.lab.objects import HELD_OUT, LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
-from geodream_lib.lab.train_mvdream import multiview_loss, orbit_conditions, start_mvdream, train_mvdream
+from geodream_lib.lab.train_mvdream import make_mvdream, multiview_loss, orbit_conditions, start_mvdream
 from geodream_lib.lab.train_zero123plus import (
     encode_seen,
+    make_zero123plus,
     normalized,
     shown,
     start_zero123plus,
-    train_zero123plus,
     zero123plus_loss,
 )
 from geodream_lib.lab.training import Budget
@@ -42,7 +45,7 @@ from geodream_lib.plan.views import view_steps
 from geodream_lib.presets import load_preset
 from geodream_lib.run import create_run
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
-from geodream_lib.views import Zero123Plus, pose_cameras, zero123plus_viewpoints
+from geodream_lib.views import MVDream, Zero123Plus, pose_cameras, zero123plus_viewpoints
 from geodream_lib.views.mvdream.model import AZIMUTHS, view_cameras
 from geodream_lib.views.zero123plus.image import GREY, network_pixels
 from geodream_lib.views.zero123plus.layout import join_tiles, split_tiles
@@ -76,8 +79,10 @@ def diffusion(tmp_path: Path) -> LatentDiffusion:
 def lab(diffusion: LatentDiffusion, tmp_path: Path) -> Path:
     """A data folder's `lab/` with that text-to-image network."""
     folder = tmp_path / "data" / "lab" / "text_to_image"
-    for name in ("vae", "text_encoder", "tokenizer"):
+    for name in SHARED:
         getattr(diffusion, name).save_pretrained(folder / name)
+    diffusion.denoiser.unet.save_pretrained(folder / "unet")
+    diffusion.denoiser.scheduler.save_pretrained(folder / "scheduler")
     return folder.parent
 
 
@@ -226,9 +231,9 @@ def test_a_training_of_mvdream_moves_what_sees_the_views(diffusion, tmp_path):
     data = random_images(count, 4, 32, 32), angles, angles.mul(0), ["a log"] * count, random_images(130, 32, 32)
     common = {"folder": tmp_path / "state", "device": CPU}
     words = ["a red log"] * 130
-    train_mvdream(mvdream, *data, words, budget=Budget(0.0, 2, 1e-3), **common)
+    train_mvdream.train_mvdream(mvdream, *data, words, budget=Budget(0.0, 2, 1e-3), **common)
     assert moved(before, mvdream.state_dict()) == set()
-    train_mvdream(mvdream, *data, words, budget=Budget(2e-3, 2, 1e-3, warmup_steps=1), **common)
+    train_mvdream.train_mvdream(mvdream, *data, words, budget=Budget(2e-3, 2, 1e-3, warmup_steps=1), **common)
     assert moved(before, mvdream.state_dict()) == {"network"} | {"diffusion"}
     kept = ("diffusion.vae", "diffusion.text_encoder")
     after = mvdream.state_dict()
@@ -298,9 +303,9 @@ def test_a_training_of_zero123plus_moves_what_sees_the_reference(diffusion, tmp_
     references = random_images(count, IMAGE_SIZE, IMAGE_SIZE)
     data = references, references[:1], random_images(count, 6, TILE, TILE)
     common = {"folder": tmp_path / "state", "device": CPU}
-    train_zero123plus(model, *data, budget=Budget(0.0, 2, 1e-3), **common)
+    train_zero123plus.train_zero123plus(model, *data, budget=Budget(0.0, 2, 1e-3), **common)
     assert moved(before, model.state_dict()) == set() and model.ramping_coefficients == pytest.approx(ramp)
-    train_zero123plus(model, *data, budget=Budget(1e-3, 2, 1e-3, warmup_steps=1), **common)
+    train_zero123plus.train_zero123plus(model, *data, budget=Budget(1e-3, 2, 1e-3, warmup_steps=1), **common)
     assert moved(before, model.state_dict()) == {"unet", "vision_encoder"}
     assert model.ramping_coefficients != pytest.approx(ramp, abs=1e-6)
 
@@ -334,6 +339,36 @@ def test_networks_are_published_beside_text_to_image_and_their_card_stays(diffus
         assert (folder / "README.md").read_text() == "card"
         assert not any((folder / part).exists() for part in SHARED)
     assert sorted(path.name for path in lab.iterdir()) == ["mvdream", "text_to_image", "zero123plus"]
+
+
+@pytest.mark.parametrize("recipe", [make_mvdream, make_zero123plus])
+def test_recipes_go_from_text_to_image_to_a_folder_and_on_from_there(lab, tmp_path, monkeypatch, recipe):
+    photographs = {"images": random_images(130, IMAGE_SIZE, IMAGE_SIZE).numpy(), "captions": np.array(["a log"] * 130)}
+    monkeypatch.setattr(multiview_data, "OBJECTS_PER_SHARD", 34)
+    monkeypatch.setattr(train_zero123plus, "REDRAWN", 2)
+    for module, render in ((train_mvdream, render_orbits), (train_zero123plus, render_tiles)):
+        shard = render(0, "train") if module.__name__.endswith(recipe.__name__.removeprefix("make_")) else {}
+        monkeypatch.setattr(module, "multiview_shards", lambda *_, shard=shard: shard)
+    monkeypatch.setattr(train_mvdream, "make_shards", lambda render, folder, count: [])
+    monkeypatch.setattr(train_mvdream, "load_shards", lambda paths, keys: photographs)
+    bench = Bench(tmp_path / "work", lab, CPU, Budget(5e-4, 2, 1e-3, warmup_steps=1), False, 4, 1)
+    name = recipe.__name__.removeprefix("make_")
+    model = {"mvdream": MVDream, "zero123plus": Zero123Plus}[name]
+    recipe(bench)
+    assert (lab / name / "training.jsonl").read_text()
+    before = state(model.load(lab / name))
+    recipe(replace(bench, work=tmp_path / "more", warm_start=True, budget=Budget(1e-6, 2, 1e-9)))
+    after = state(model.load(lab / name))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in after.items())
+
+
+def test_references_are_redrawn_once_for_a_network_and_its_pictures(lab, tmp_path, monkeypatch):
+    images, text_to_image = random_images(1, 1, IMAGE_SIZE, IMAGE_SIZE), lab / "text_to_image"
+    first = redraw_once(text_to_image, images, ["a log"], tmp_path / "work", CPU)
+    other = redraw_once(text_to_image, images, ["a red mushroom"], tmp_path / "work", CPU)
+    assert first.shape == images.shape and not torch.equal(first, images) and not torch.equal(first, other)
+    monkeypatch.setattr(imagined, "load_diffusion", lambda *_: pytest.fail("it was redrawn before"))
+    assert torch.equal(redraw_once(text_to_image, images, ["a log"], tmp_path / "work", CPU), first)
 
 
 def test_the_lab_preset_reaches_source_views_with_them(diffusion, lab, tmp_path, monkeypatch):
