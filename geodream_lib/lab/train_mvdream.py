@@ -19,14 +19,14 @@ from geodream_lib.lab.datasets import (
     make_shards,
     render_photographs,
 )
+from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_orbits
 from geodream_lib.lab.networks import IMAGE_SIZE, make_camera_embedding, publish
-from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views import MVDream
 
-SHARE_3D = 0.7  # of the batches (Shi et al. 2023, section 3.3); the others are photographs, one view and no camera
+SHARE_3D = 0.7  # of the batches, as in the paper; the others are photographs, one view and no camera each
 SUFFIX = ", 3d asset"  # what captions of 3D objects end with, as those of the released network
 HELD_OBJECTS, HELD_PHOTOGRAPHS = 32, 128
 PHOTOGRAPH_SHARE = 0.25  # of the photographs there are: enough to remember them by
@@ -89,8 +89,10 @@ def train_mvdream(
     """
     mvdream.to(device)
     scale, (objects, views) = mvdream.diffusion.vae.config.scaling_factor, images.shape[:2]
-    orbits = encode_dataset(mvdream.diffusion.vae, images.flatten(0, 1), device).unflatten(0, (objects, views))
-    flat = encode_dataset(mvdream.diffusion.vae, photographs, device)[:, None]
+    orbits = encode_once(mvdream.diffusion.vae, images.flatten(0, 1), folder.parent, device).unflatten(
+        0, (objects, views)
+    )
+    flat = encode_once(mvdream.diffusion.vae, photographs, folder.parent, device)[:, None]
     cameras = orbit_conditions(azimuth, elevation).to(device)
 
     def error(

@@ -32,7 +32,7 @@ def make_point_text(bench: Bench) -> None:
     if bench.warm_start:
         network = PointText.load(out, bench.device)
     else:
-        texts = ImageText.load(out / TEXTS, bench.device)
+        texts = ImageText.load(bench.out / "image_text", bench.device)
         network = PointText(make_uni3d(texts.clip.config.projection_dim), texts.clip, texts.tokenizer)
     network = train_point_text(
         network, clouds, exams, budget=bench.budget, folder=bench.folder("point_text"), device=bench.device

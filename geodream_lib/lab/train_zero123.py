@@ -8,7 +8,6 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geodream_lib.guidance import load_diffusion
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.captions import caption
 from geodream_lib.lab.datasets import (
@@ -20,13 +19,12 @@ from geodream_lib.lab.datasets import (
     render_turntables,
     turntable_object,
 )
-from geodream_lib.lab.imagined import redraw_references
+from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
 from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet, speed_up_training
-from geodream_lib.lab.train_text_to_image import add_noise_for_v, encode_dataset, sample_latents
 from geodream_lib.lab.train_vae import load_vae
 from geodream_lib.lab.training import Budget, train
-from geodream_lib.precision import fast_autocast, has_fast_bfloat16
-from geodream_lib.storage import atomic_write, fingerprint
+from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
 
 REDRAWN_VIEWS = 2  # of the four front-ish ones of a turntable
@@ -75,7 +73,7 @@ def train_zero123(
     drawn_views, first_drawn = redrawn.shape[1], images.shape[0] * images.shape[1]
     images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
     vae = zero123.vae.to(device)
-    moments = encode_dataset(vae, images, device)
+    moments = encode_once(vae, images, folder.parent, device)
     images = images.to(device)
     azimuth, elevation = azimuth.to(device), elevation.to(device)
     objects, held = len(azimuth), 32
@@ -130,24 +128,6 @@ def train_zero123(
     return zero123.eval()
 
 
-def draw_references(folder: Path, images: Tensor, work: Path, device: torch.device) -> Tensor:
-    """The first two reference views of every training turntable redrawn by the text-to-image network in `folder`.
-
-    Made once and kept in `work`, under a name that changes with the network and the number of turntables.
-    """
-    made_by = fingerprint(folder / "unet/diffusion_pytorch_model.safetensors")
-    cache = work / f"redrawn-{len(images)}-{made_by}.npy"
-    if not cache.exists():
-        objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(images))]
-        rng = np.random.default_rng(0)
-        captions = [caption(obj, rng, background="on a white background") for obj in objects]
-        diffusion = load_diffusion(folder, device, autocast=torch.bfloat16 if has_fast_bfloat16(device) else None)
-        drawn = redraw_references(diffusion, images[:, :REDRAWN_VIEWS], captions, seed=0).numpy()
-        with atomic_write(cache) as temporary, temporary.open("wb") as file:
-            np.save(file, drawn)
-    return torch.from_numpy(np.load(cache))
-
-
 def make_zero123(bench: Bench) -> None:
     """Train Zero123 on turntables, from the text-to-image network that is there."""
     source, folder = bench.out / "text_to_image", bench.out / "zero123"
@@ -159,10 +139,14 @@ def make_zero123(bench: Bench) -> None:
     else:
         unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=torch.float32)
         zero123 = start_zero123(unet, load_vae(source))
+    objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(turntables["images"]))]
+    rng = np.random.default_rng(0)
+    captions = [caption(obj, rng, background="on a white background") for obj in objects]
+    references = turntables["images"][:, :REDRAWN_VIEWS]
     zero123 = train_zero123(
         zero123,
         **turntables,
-        redrawn=draw_references(source, turntables["images"], bench.work, bench.device),
+        redrawn=redraw_once(source, references, captions, bench.work, bench.device),
         budget=bench.budget,
         folder=bench.folder("zero123"),
         device=bench.device,

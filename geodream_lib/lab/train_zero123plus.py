@@ -12,6 +12,7 @@ from geodream_lib.guidance import load_diffusion
 from geodream_lib.guidance.diffusion import LatentDiffusion
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.latents import add_noise_for_v, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_tiles
 from geodream_lib.lab.networks import (
     IMAGE_SIZE,
@@ -20,7 +21,6 @@ from geodream_lib.lab.networks import (
     make_zero123plus_scheduler,
     publish,
 )
-from geodream_lib.lab.train_text_to_image import add_noise_for_v, sample_latents
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views import Zero123Plus

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from geodream_lib.lab.latents import add_noise_for_v
 from geodream_lib.lab.networks import (
     make_cost_volume_networks,
     make_scheduler,
@@ -16,7 +17,7 @@ from geodream_lib.lab.networks import (
     speed_up_training,
 )
 from geodream_lib.lab.train_cost_volume import sdf_loss
-from geodream_lib.lab.train_text_to_image import add_noise_for_v, tokenize
+from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
 from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
 from geodream_lib.lab.training import Budget, learning_rate, train

@@ -1,0 +1,63 @@
+"""Pictures as the diffusion networks are taught them: latents of the autoencoder, noised to a random timestep."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from geodream_lib.lab.train_vae import to_network
+from geodream_lib.precision import fast_autocast
+from geodream_lib.storage import atomic_write
+
+
+@torch.no_grad()
+def encode_dataset(
+    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], device: torch.device
+) -> Float[Tensor, "n c2 hl wl"]:
+    """Posterior mean and standard deviation of images, stacked along channels, half precision, on `device`."""
+    moments = []
+    for part in tqdm(images.split(256), desc="encoding pictures", unit="batch", leave=False):
+        with fast_autocast(device):
+            posterior = vae.encode(to_network(part, device)).latent_dist
+        moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
+    return torch.cat(moments)
+
+
+def encode_once(
+    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], work: Path, device: torch.device
+) -> Float[Tensor, "n c2 hl wl"]:
+    """`encode_dataset`, kept in the folder `work` under a name that changes with the autoencoder and the pictures.
+
+    Fifty thousand pictures take a CPU a quarter of an hour; a training that goes on should not encode them again.
+    """
+    made_from = hashlib.sha256(images.contiguous().numpy())
+    for name, weight in sorted(vae.encoder.state_dict().items()) + sorted(vae.quant_conv.state_dict().items()):
+        made_from.update(name.encode())
+        made_from.update(weight.detach().float().cpu().contiguous().numpy())
+    kept = work / f"latents-{made_from.hexdigest()[:12]}.npy"
+    if not kept.exists():
+        moments = encode_dataset(vae.to(device), images, device).cpu().numpy()
+        with atomic_write(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, moments)
+    return torch.from_numpy(np.load(kept)).to(device)
+
+
+def sample_latents(moments: Tensor, scale: float, generator: torch.Generator) -> Float[Tensor, "b c h w"]:
+    """Draw scaled latents from stored posterior moments."""
+    mean, std = moments.float().chunk(2, dim=1)
+    return (mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)) * scale
+
+
+def add_noise_for_v(
+    latents: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, " t"], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Uniform timesteps, noisy latents and the v-prediction target (Salimans and Ho 2022, appendix D)."""
+    t = torch.randint(len(alphas_cumprod), (len(latents),), generator=generator, device=latents.device)
+    alpha, sigma = alphas_cumprod[t, None, None, None].sqrt(), (1 - alphas_cumprod[t, None, None, None]).sqrt()
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    return t, alpha * latents + sigma * noise, alpha * noise - sigma * latents
