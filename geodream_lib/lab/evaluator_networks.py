@@ -43,7 +43,7 @@ def make_clip(tokenizer: CLIPTokenizer) -> ImageText:
 
 
 def make_uni3d(embed_dim: int = SHARED) -> Uni3D:
-    """Uni3D-tiny made narrow: 64 patches of 32 points, four layers of 128; clouds are thinned to 2048 points."""
+    """Uni3D-tiny made narrow: 64 patches of 32 points, that is clouds of 2048, and four layers of 128."""
     return Uni3D(
         PointEncoderConfig(
             width=128,

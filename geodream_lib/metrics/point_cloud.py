@@ -1,4 +1,4 @@
-"""Coloured point clouds as Uni3D takes them: in its frame, thinned, and grouped into patches."""
+"""Coloured point clouds as Uni3D takes them: in its frame, divided into patches."""
 
 import torch
 from jaxtyping import Float, Int
@@ -50,15 +50,22 @@ def take(values: Float[Tensor, "n p 3"], index: Int[Tensor, "n *k"]) -> Float[Te
 
 
 def group(
-    xyz: Float[Tensor, "n p 3"], rgb: Float[Tensor, "n p 3"], groups: int, size: int
+    xyz: Float[Tensor, "n p 3"], rgb: Float[Tensor, "n p 3"], groups: int, size: int, spread: int = 1
 ) -> tuple[Float[Tensor, "n g 3"], Float[Tensor, "n g s 6"]]:
     """Uni3D's patches: centres far from each other, and the `size` nearest points of each, relative to it, in colour.
+
+    Args:
+        spread: of so many times more nearest points the `size` that are furthest from each other. So a patch of a
+            denser cloud covers as much of the surface.
 
     Raises:
         InputError: the clouds have fewer points than groups or than points in a group.
     """
-    if size > xyz.shape[1]:
-        raise InputError(f"groups of {size} out of {xyz.shape[1]} points; draw more points from the surface")
+    if size * spread > xyz.shape[1]:
+        raise InputError(f"groups of {size * spread} out of {xyz.shape[1]} points; draw more points from the surface")
     centres = take(xyz, farthest_points(xyz, groups))
-    nearest = torch.cdist(centres, xyz).topk(size, largest=False, sorted=False).indices
+    nearest = torch.cdist(centres, xyz).topk(size * spread, largest=False, sorted=False).indices
+    if spread > 1:
+        patches = take(xyz, nearest).flatten(0, 1)
+        nearest = nearest.gather(2, farthest_points(patches, size).unflatten(0, nearest.shape[:2]))
     return centres, torch.cat([take(xyz, nearest) - centres[:, :, None], take(rgb, nearest)], dim=-1)

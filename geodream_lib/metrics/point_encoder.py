@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
 from geodream_lib.metrics.eva import MLPS, Trunk
-from geodream_lib.metrics.point_cloud import farthest_points, group, take
+from geodream_lib.metrics.point_cloud import group
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class PointEncoderConfig:
     """Sizes of the encoder; the defaults are those that all released ones share.
 
     width, depth, heads, mlp, hidden: the trunk's, see `eva`. embed_dim: of the space shared with texts. patch_widths:
-    layers of the small network that reads a patch; its last gives `patch_dim` numbers. points: clouds of more points
-    are thinned to so many, because a patch has a number of points, not a size.
+    layers of the small network that reads a patch; its last gives `patch_dim` numbers. points: of a cloud; in one of so
+    many times more points a patch is so many times denser, and is thinned.
     """
 
     width: int
@@ -95,10 +95,8 @@ class PointEncoder(nn.Module):
 
     def forward(self, xyz: Float[Tensor, "n p 3"], rgb: Float[Tensor, "n p 3"]) -> Float[Tensor, "n d"]:
         """Clouds in the frame of `to_uni3d`, colours in 0..1, to the shared space; lengths are not normalised."""
-        if xyz.shape[1] > self.config.points:
-            kept = farthest_points(xyz, self.config.points)
-            xyz, rgb = take(xyz, kept), take(rgb, kept)
-        centres, patches = group(xyz, rgb, self.config.groups, self.config.group_size)
+        spread = max(1, round(xyz.shape[1] / self.config.points))
+        centres, patches = group(xyz, rgb, self.config.groups, self.config.group_size, spread)
         tokens = self.encoder2trans(self.encoder(patches)) + self.pos_embed(centres)
         first = (self.cls_token + self.cls_pos).expand(len(tokens), -1, -1)
         return self.trans2embed(self.visual(torch.cat([first, tokens], dim=1)))

@@ -76,6 +76,21 @@ def test_patches_are_the_nearest_points_relative_to_their_centre():
         group(xyz, rgb, groups=4, size=31)
 
 
+def test_patches_of_a_denser_cloud_cover_as_much():
+    """Four times as many points on the same square: patches of as many points, and as large."""
+    flat = torch.tensor([1.0, 1.0, 0.0])
+    xyz = torch.rand(1, 4000, 3, generator=draw(0)) * flat
+    rgb = torch.rand(1, 4000, 3, generator=draw(1))
+
+    def size(points: int, spread: int) -> float:
+        _, patches = group(xyz[:, :points], rgb[:, :points], groups=20, size=30, spread=spread)
+        assert patches.shape == (1, 20, 30, 6)
+        return patches[..., :3].norm(dim=-1).amax(-1).mean().item()
+
+    assert size(4000, 4) == pytest.approx(size(1000, 1), rel=0.1)
+    assert size(4000, 1) < 0.6 * size(1000, 1)
+
+
 def test_a_cloud_is_seen_without_its_place_and_size_and_with_y_up():
     xyz, _ = cloud(50)
     framed = to_uni3d(xyz)
