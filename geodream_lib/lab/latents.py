@@ -17,31 +17,35 @@ from geodream_lib.storage import atomic_write
 
 @torch.no_grad()
 def encode_dataset(
-    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], device: torch.device
+    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], device: torch.device, contrast: float = 1.0
 ) -> Float[Tensor, "n c2 hl wl"]:
-    """Posterior mean and standard deviation of images, stacked along channels, half precision, on `device`."""
+    """Posterior mean and standard deviation of images, stacked along channels, half precision, on `device`.
+
+    contrast: factor on the pictures, in [-1, 1], before they are encoded (0.625 in Zero123++).
+    """
     moments = []
     for part in tqdm(images.split(256), desc="encoding pictures", unit="batch", leave=False):
         with fast_autocast(device):
-            posterior = vae.encode(to_network(part, device)).latent_dist
+            posterior = vae.encode(contrast * to_network(part, device)).latent_dist
         moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
     return torch.cat(moments)
 
 
 def encode_once(
-    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], work: Path, device: torch.device
+    vae: AutoencoderKL, images: UInt8[Tensor, "n h w 3"], work: Path, device: torch.device, contrast: float = 1.0
 ) -> Float[Tensor, "n c2 hl wl"]:
     """`encode_dataset`, kept in the folder `work` under a name that changes with the autoencoder and the pictures.
 
     Fifty thousand pictures take a CPU a quarter of an hour; a training that goes on should not encode them again.
     """
     made_from = hashlib.sha256(images.contiguous().numpy())
+    made_from.update(repr(contrast).encode())
     for name, weight in sorted(vae.encoder.state_dict().items()) + sorted(vae.quant_conv.state_dict().items()):
         made_from.update(name.encode())
         made_from.update(weight.detach().float().cpu().contiguous().numpy())
     kept = work / f"latents-{made_from.hexdigest()[:12]}.npy"
     if not kept.exists():
-        moments = encode_dataset(vae.to(device), images, device).cpu().numpy()
+        moments = encode_dataset(vae.to(device), images, device, contrast).cpu().numpy()
         with atomic_write(kept) as temporary, temporary.open("wb") as file:
             np.save(file, moments)
     return torch.from_numpy(np.load(kept)).to(device)

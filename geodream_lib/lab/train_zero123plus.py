@@ -12,7 +12,7 @@ from geodream_lib.guidance import load_diffusion
 from geodream_lib.guidance.diffusion import LatentDiffusion
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.imagined import redraw_once
-from geodream_lib.lab.latents import add_noise_for_v, sample_latents
+from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_tiles
 from geodream_lib.lab.networks import (
     IMAGE_SIZE,
@@ -35,6 +35,8 @@ from geodream_lib.views.zero123plus.steps import noised_condition, ramped_embedd
 REDRAWN = 1024  # references that text-to-image redraws
 REDRAWN_SHARE = 0.3  # of the references that a batch is given
 HELD_OBJECTS = 32
+# Of all that the autoencoder sees here: `scale_image` of pictures, and the same as (x - 0.5) / 0.8 for references.
+CONTRAST = 0.5 / 0.8
 
 
 def start_zero123plus(text_to_image: LatentDiffusion) -> Zero123Plus:
@@ -64,21 +66,6 @@ def normalized(images: UInt8[Tensor, "n h w 3"], how: ImageInput) -> Float[Tenso
     return ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-@torch.no_grad()
-def encode_seen(model: Zero123Plus, images: UInt8[Tensor, "n h w 3"]) -> Float[Tensor, "n c2 hl wl"]:
-    """Posterior mean and standard deviation, stacked, half precision: of references, and of pictures of six tiles.
-
-    The normalisation of references (x - 0.5) / 0.8 is that of tiles, `scale_image` of [-1, 1].
-    """
-    moments = []
-    for part in images.split(64):
-        with fast_autocast(model.device):
-            pixels = normalized(part.to(model.device), model.feature_extractor_vae)
-            posterior = model.vae.encode(pixels).latent_dist
-        moments.append(torch.cat([posterior.mean, posterior.std], dim=1).half())
-    return torch.cat(moments)
-
-
 def zero123plus_loss(
     model: Zero123Plus,
     ramp: Float[Tensor, " tokens"],
@@ -92,7 +79,7 @@ def zero123plus_loss(
 
     Args:
         ramp: weights of the image embedding, one per token of the empty prompt.
-        pictures, references: posterior moments of `encode_seen`.
+        pictures, references: posterior moments (`encode_dataset`) at `CONTRAST`.
         images: the references on grey, for the image encoder.
         drop: items that see grey and the plain empty prompt instead: the unconditional half of guidance.
     """
@@ -133,9 +120,11 @@ def train_zero123plus(
     """
     model.to(device)
     objects = len(references)
-    pictures = encode_seen(model, join_tiles(tiles))
     seen = torch.cat([references, redrawn])
-    moments, seen = encode_seen(model, seen), seen.to(device)
+    pictures, moments = (
+        encode_once(model.vae, images, folder.parent, device, CONTRAST) for images in (join_tiles(tiles), seen)
+    )
+    seen = seen.to(device)
     ramp = nn.ParameterList([torch.tensor(model.ramping_coefficients)])
 
     def loss(trained: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:

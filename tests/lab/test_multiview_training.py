@@ -16,6 +16,7 @@ from geodream_lib.lab import imagined, multiview_data, train_mvdream, train_zero
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.datasets import TURNTABLE_FOV, TURNTABLE_RADIUS
 from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.latents import encode_dataset
 from geodream_lib.lab.multiview_data import faded, orbit_angles, render_orbits, render_tiles
 from geodream_lib.lab.networks import (
     CONTEXT,
@@ -32,7 +33,7 @@ from geodream_lib.lab.objects import HELD_OUT, LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
 from geodream_lib.lab.train_mvdream import make_mvdream, multiview_loss, orbit_conditions, start_mvdream
 from geodream_lib.lab.train_zero123plus import (
-    encode_seen,
+    CONTRAST,
     make_zero123plus,
     normalized,
     shown,
@@ -255,14 +256,17 @@ def test_references_are_seen_as_the_networks_will_be_shown_them(diffusion):
     white = torch.where(alpha[..., None] > 0, image, torch.tensor(255, dtype=torch.uint8))
     low = faded(white[None], (alpha * 255).byte()[None]).permute(0, 3, 1, 2).float() / 127.5 - 1
     torch.testing.assert_close(low, normalized(grey[None], model.feature_extractor_vae), atol=0.005, rtol=0)
-    assert encode_seen(model, random_images(1, 48, 32)).shape == (1, 12, 6, 4)
+    moments = encode_dataset(model.vae, grey[None], CPU, CONTRAST)
+    with torch.no_grad():
+        seen = model.vae.encode(network_pixels(grey, model.feature_extractor_vae)).latent_dist
+    torch.testing.assert_close(moments.float(), torch.cat([seen.mean, seen.std], dim=1), atol=2e-3, rtol=2e-3)
 
 
 def zero123plus_batch(model: Zero123Plus, n: int) -> dict[str, torch.Tensor]:
     images = random_images(n, IMAGE_SIZE, IMAGE_SIZE)
     return {
-        "pictures": encode_seen(model, join_tiles(random_images(n, 6, TILE, TILE))),
-        "references": encode_seen(model, images),
+        "pictures": encode_dataset(model.vae, join_tiles(random_images(n, 6, TILE, TILE)), CPU, CONTRAST),
+        "references": encode_dataset(model.vae, images, CPU, CONTRAST),
         "images": images,
     }
 
