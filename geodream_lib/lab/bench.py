@@ -35,6 +35,6 @@ class Bench:
         """Folder of the state and the log of the training `name`."""
         return self.work / name
 
-    def keep_curve(self, name: str, network: Path) -> None:
-        """Put the log of the training `name` beside the network it made, as `training.jsonl`."""
-        shutil.copy(self.folder(name) / "log.jsonl", network / "training.jsonl")
+    def keep_curve(self, name: str, network: Path, curve: str = "training.jsonl") -> None:
+        """Put the log of the training `name` beside the network it made."""
+        shutil.copy(self.folder(name) / "log.jsonl", network / curve)

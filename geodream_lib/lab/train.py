@@ -16,9 +16,15 @@ import torch
 from geodream_lib.data import data_folder
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.train_cost_volume import make_cost_volume
+from geodream_lib.lab.train_decoder import make_decoder
+from geodream_lib.lab.train_image_text import make_image_text
+from geodream_lib.lab.train_mvdream import make_mvdream
+from geodream_lib.lab.train_point_text import make_point_text
 from geodream_lib.lab.train_text_to_image import make_text_to_image
 from geodream_lib.lab.train_vae import make_autoencoder
+from geodream_lib.lab.train_viewpoint import make_viewpoint
 from geodream_lib.lab.train_zero123 import make_zero123
+from geodream_lib.lab.train_zero123plus import make_zero123plus
 from geodream_lib.lab.training import Budget
 
 
@@ -33,10 +39,16 @@ class Recipe:
 
 
 RECIPES = {
-    "vae": Recipe(make_autoencoder, 90, 2, 8e-4),
+    "vae": Recipe(make_autoencoder, 150, 4, 6e-4),
+    "vae_decoder": Recipe(make_decoder, 90, 4, 5e-4),
     "text_to_image": Recipe(make_text_to_image, 240, 32, 8e-4),
     "zero123": Recipe(make_zero123, 150, 32, 8e-4),
+    "mvdream": Recipe(make_mvdream, 80, 8, 4e-4),
+    "zero123plus": Recipe(make_zero123plus, 80, 8, 4e-4),
     "cost_volume": Recipe(make_cost_volume, 120, 1, 1e-3),
+    "image_text": Recipe(make_image_text, 40, 64, 1e-3),
+    "point_text": Recipe(make_point_text, 30, 32, 1e-3),
+    "viewpoint": Recipe(make_viewpoint, 20, 64, 2e-3),
 }
 
 

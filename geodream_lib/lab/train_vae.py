@@ -94,6 +94,12 @@ def psnr(a: Float[Tensor, "b h w 3"], b: Float[Tensor, "b h w 3"], mask: Tensor 
     return (-10 * ((error * mask).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)).log10()).mean().item()
 
 
+def held_out_quality(vae: AutoencoderKL, images: Tensor, alpha: Tensor, device: torch.device) -> dict[str, float]:
+    """PSNR of reconstructions of uint8 images, whole and on object pixels (`alpha` > 127)."""
+    decoded, truth = reconstruct(vae, images, device), images.float() / 255
+    return {"psnr": psnr(decoded, truth), "psnr_object": psnr(decoded, truth, alpha > 127)}
+
+
 def train_vae(
     vae: AutoencoderKL,
     images: Tensor,
@@ -119,13 +125,16 @@ def train_vae(
         batch = crops(images[index], generator) if cropped else images[index]
         return vae_loss(model["vae"], to_network(batch, device), generator, half_scale=not cropped), {}
 
-    def validate(model: nn.ModuleDict) -> dict[str, float]:
-        decoded = reconstruct(model["vae"], held_out, device)
-        truth = held_out.float() / 255
-        return {"psnr": psnr(decoded, truth), "psnr_object": psnr(decoded, truth, alpha > 127)}
-
     model = nn.ModuleDict({"vae": vae}).requires_grad_(True)
-    vae = train("vae", model, loss, budget=budget, folder=folder, device=device, validate=validate)["vae"]
+    vae = train(
+        "vae",
+        model,
+        loss,
+        budget=budget,
+        folder=folder,
+        device=device,
+        validate=lambda model: held_out_quality(model["vae"], held_out, alpha, device),
+    )["vae"]
     normalize_latents(vae, images[torch.arange(0, len(images), max(1, len(images) // 4096), device=device)], device)
     return vae
 
@@ -160,18 +169,27 @@ def turntable_views(paths: list[Path]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(shards["images"]).flatten(0, 1), torch.from_numpy(shards["alpha"]).flatten(0, 1)
 
 
-def make_autoencoder(bench: Bench) -> None:
-    """Train the autoencoder on photographs, turntable views, and half as many of these as Zero123++ shows them."""
-    folder = bench.out / "text_to_image"
+def autoencoder_pictures(bench: Bench) -> Tensor:
+    """Photographs, turntable views, and half as many of these as Zero123++ shows them; uint8 `[n, h, w, 3]`."""
     photographs = load_shards(make_shards(render_photographs, bench.data, bench.photographs), ("images",))["images"]
     turntables, opacity = turntable_views(make_shards(render_turntables, bench.data, bench.turntables))
     grey = torch.cat([faded(*part) for part in zip(turntables[::2].split(256), opacity[::2].split(256), strict=True)])
-    held_out, alpha = turntable_views(make_shards(render_turntables, bench.data, 1, split="held_out"))
+    return torch.cat([torch.from_numpy(photographs), turntables, grey])
+
+
+def held_out_views(bench: Bench) -> tuple[Tensor, Tensor]:
+    """Every fourth view of the held-out turntables, and its alpha."""
+    images, alpha = turntable_views(make_shards(render_turntables, bench.data, 1, split="held_out"))
+    return images[::4], alpha[::4]
+
+
+def make_autoencoder(bench: Bench) -> None:
+    """Train the autoencoder, encoder and decoder."""
+    folder = bench.out / "text_to_image"
     vae = train_vae(
         load_vae(folder) if bench.warm_start else make_vae(),
-        torch.cat([torch.from_numpy(photographs), turntables, grey]),
-        held_out[::4],
-        alpha[::4],
+        autoencoder_pictures(bench),
+        *held_out_views(bench),
         budget=bench.budget,
         folder=bench.folder("vae"),
         device=bench.device,

@@ -17,6 +17,7 @@ from geodream_lib.lab.networks import (
     speed_up_training,
 )
 from geodream_lib.lab.train_cost_volume import sdf_loss
+from geodream_lib.lab.train_decoder import aligned_crops, train_decoder
 from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
 from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
@@ -125,6 +126,28 @@ def test_normalised_latents_are_centred_and_decode_to_the_same_image():
     # The statistics are measured in half precision.
     assert latents.mean((0, 2, 3)).abs().max() < 0.02
     assert (latents * vae.config.scaling_factor).std() == pytest.approx(1.0, abs=0.02)
+
+
+def test_sharpening_the_decoder_leaves_latents_as_they_are(tmp_path):
+    torch.manual_seed(0)
+    vae = UnshuffleAutoencoderKL((12, 48, 16, 16), sample_size=32)
+    images = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
+    before = {key: value.clone() for key, value in vae.state_dict().items()}
+    views = {"held_out": images[:2], "alpha": torch.full((2, 32, 32), 255, dtype=torch.uint8)}
+    budget = Budget(0.02, 2, 1e-3, warmup_steps=1)
+    train_decoder(vae, images, **views, budget=budget, folder=tmp_path / "vae_decoder", device=CPU)
+    changed = {key for key, value in vae.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in changed)
+
+
+def test_crops_of_latents_stand_for_the_crops_of_their_pictures():
+    latents = torch.arange(16.0).reshape(1, 1, 4, 4).expand(8, -1, -1, -1)
+    pixels = latents[:, 0].repeat_interleave(8, 1).repeat_interleave(8, 2).byte()[..., None].expand(-1, -1, -1, 3)
+    parts, crops = aligned_crops(latents, pixels, torch.Generator().manual_seed(0))
+    assert parts.shape[-2:] == (2, 2) and crops.shape[1:3] == (16, 16)
+    assert torch.equal(parts[:, 0], crops[:, ::8, ::8, 0].float())
+    assert len({tuple(part.flatten().tolist()) for part in parts}) > 1, "crops are taken from different places"
 
 
 def test_zero123_starts_as_the_text_to_image_network():
