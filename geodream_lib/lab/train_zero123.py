@@ -21,7 +21,13 @@ from geodream_lib.lab.datasets import (
 )
 from geodream_lib.lab.imagined import redraw_once
 from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
-from geodream_lib.lab.networks import CONTEXT, make_image_encoder, make_scheduler, make_unet, speed_up_training
+from geodream_lib.lab.networks import (
+    CONTEXT,
+    make_image_encoder,
+    make_scheduler,
+    make_unet,
+    speed_up_training,
+)
 from geodream_lib.lab.train_vae import load_vae
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.precision import fast_autocast
@@ -151,5 +157,5 @@ def make_zero123(bench: Bench) -> None:
         folder=bench.folder("zero123"),
         device=bench.device,
     )
-    zero123.half().save(folder)
+    zero123.half().save(folder, {"vae": "../text_to_image"})
     bench.keep_curve("zero123", folder)
