@@ -16,6 +16,7 @@ from geodream_lib.lab.datasets import (
     TURNTABLE_RADIUS,
     load_shards,
     make_shards,
+    render_solids,
     render_turntables,
 )
 from geodream_lib.lab.networks import IMAGE_SIZE, make_cost_volume_networks
@@ -236,12 +237,18 @@ def train_cost_volume(
 
 
 def make_cost_volume(bench: Bench) -> None:
-    """Train the cost volume's networks on turntables, seen truly and as the Zero123 that is there predicts them."""
+    """Train the cost volume's networks on turntables, seen truly and as the Zero123 that is there predicts them.
+
+    A quarter of the objects are solids without a name, which are only seen truly.
+    """
     folder, zero123 = bench.out / "cost_volume", bench.out / "zero123"
     weights = folder / "model.safetensors"
     networks = train_cost_volume(
         load_cost_volume_networks(weights) if bench.warm_start else make_cost_volume_networks(),
-        make_shards(render_turntables, bench.data, bench.turntables),
+        [
+            *make_shards(render_turntables, bench.data, bench.turntables),
+            *make_shards(render_solids, bench.data, max(1, bench.turntables // 3)),
+        ],
         make_shards(render_turntables, bench.data, 1, split="held_out"),
         zero123 if zero123.exists() else None,
         budget=bench.budget,

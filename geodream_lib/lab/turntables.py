@@ -12,6 +12,7 @@ from geodream_lib.lab.geometry import normals, sdf
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
+from geodream_lib.lab.solids import sample_solid
 
 TURNTABLES_PER_SHARD = 64
 VIEWS_PER_TURNTABLE = 16
@@ -50,9 +51,18 @@ def sdf_samples(obj: LabObject, seed: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 def render_turntables(shard: int, split: str) -> dict[str, np.ndarray]:
     """Shard number `shard`: images, alpha `[objects, views, 128, 128(, 3)]` uint8 on white, angles, SDF samples."""
+    return _render([turntable_object(shard, index, split) for index in range(TURNTABLES_PER_SHARD)])
+
+
+def render_solids(shard: int, split: str) -> dict[str, np.ndarray]:
+    """As `render_turntables`, of solids without a name (see `solids`)."""
+    generators = [np.random.default_rng([33, shard, i, split == "train"]) for i in range(TURNTABLES_PER_SHARD)]
+    return _render([(sample_solid(rng), rng) for rng in generators])
+
+
+def _render(subjects: list[tuple[LabObject, np.random.Generator]]) -> dict[str, np.ndarray]:
     objects, azimuths, elevations = [], [], []
-    for index in range(TURNTABLES_PER_SHARD):
-        obj, rng = turntable_object(shard, index, split)
+    for obj, rng in subjects:
         azimuth, elevation = turntable_angles(rng)
         objects += [obj] * VIEWS_PER_TURNTABLE
         azimuths.append(azimuth)
