@@ -13,7 +13,7 @@ from geodream_lib.lab.shape import COLORS
 from geodream_lib.lab.styles import BLACK_AND_WHITE, STYLES
 
 # {a} is the primary colour, {b} the secondary one; a dropped colour leaves the rest of the sentence as it is
-_TEMPLATES: dict[str, tuple[str, ...]] = {
+TEMPLATES: dict[str, tuple[str, ...]] = {
     "mushroom": (
         "a {a} mushroom on a {b} log",
         "a {a} mushroom growing on a {b} log",
@@ -57,7 +57,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     "airplane": ("a {a} airplane with {b} wings", "a {a} airplane with {b} wings and tail", "a {a} airplane"),
 }
 # how an attachment is added to a sentence; the colour of hats, scarves and flags is the secondary one
-_ATTACHMENTS: dict[str, str] = {
+ATTACHMENTS: dict[str, str] = {
     "ladybug": "beside a ladybug",
     "cherry": "and a cherry on top",
     "hat": "wearing a {b} hat",
@@ -74,10 +74,10 @@ _ATTACHMENTS: dict[str, str] = {
     "star": "with a star on top",
     "balls": "with balls",
 }
-_ADJECTIVES = ("toy", "cute", "little")
+ADJECTIVES = ("toy", "cute", "little")
 VIEWS: tuple[str, ...] = ("front view", "side view", "back view", "overhead view")
 _RELATION_WORDS = {"riding": "riding", "playing": "playing", "on": "on", "beside": "beside"}
-_NOUNS = {"icecream": "ice cream"}
+NOUNS = {"icecream": "ice cream"}
 # known words that name neither a thing nor a part nor a colour nor a material
 _FUNCTION_WORDS = frozenset(
     "a an and in its of on at the with top beside long growing holding sailing acoustic playing riding wearing toy "
@@ -93,9 +93,9 @@ def _words(text: str) -> list[str]:
 LEXICON: frozenset[str] = frozenset(
     word
     for text in (
-        *(template for templates in _TEMPLATES.values() for template in templates),
-        *_ATTACHMENTS.values(),
-        *_ADJECTIVES,
+        *(template for templates in TEMPLATES.values() for template in templates),
+        *ATTACHMENTS.values(),
+        *ADJECTIVES,
         *VIEWS,
         *_RELATION_WORDS.values(),
         *BACKGROUND_PHRASES.values(),
@@ -163,14 +163,14 @@ def composition_caption(
 
 def _part(obj: LabObject, rng: np.random.Generator, style: str | None, material: str | None, brief: bool) -> str:
     """What is said of one object; briefly it is its name and perhaps its primary colour."""
-    templates = _TEMPLATES[obj.category]
+    templates = TEMPLATES[obj.category]
     text = templates[rng.integers(len(templates))]
     if brief or material is not None:
-        text = f"a {{a}} {_NOUNS.get(obj.category, obj.category)}"
+        text = f"a {{a}} {NOUNS.get(obj.category, obj.category)}"
     else:
         for attachment in obj.attachments:
             if rng.random() < 0.75:
-                text = f"{text} {_joined(text, _ATTACHMENTS[attachment])}"
+                text = f"{text} {_joined(text, ATTACHMENTS[attachment])}"
     primary, secondary = obj.colors[0] if rng.random() < 0.85 else "", obj.colors[1] if rng.random() < 0.65 else ""
     if style == BLACK_AND_WHITE:
         primary = secondary = ""
@@ -180,7 +180,7 @@ def _part(obj: LabObject, rng: np.random.Generator, style: str | None, material:
 def _finished(text: str, rng: np.random.Generator, view: str | None, background: str | None, style: str | None) -> str:
     """Adjectives, articles and what follows after commas."""
     if rng.random() < 0.2:
-        text = re.sub(r"^an? ", f"a {_ADJECTIVES[rng.integers(len(_ADJECTIVES))]} ", text)
+        text = re.sub(r"^an? ", f"a {ADJECTIVES[rng.integers(len(ADJECTIVES))]} ", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\ba (?=[aeiou])", "an ", re.sub(r"\ban ", "a ", text))
     for extra in (view, background, style):

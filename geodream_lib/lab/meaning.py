@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from geodream_lib.lab.captions import _ADJECTIVES, _ATTACHMENTS, _NOUNS, _TEMPLATES
+from geodream_lib.lab.captions import ADJECTIVES, ATTACHMENTS, NOUNS, TEMPLATES
 from geodream_lib.lab.compositions import COMPOSITIONS, RELATIONS, compose
 from geodream_lib.lab.objects import LabObject, sample_object
 from geodream_lib.lab.shape import COLORS
@@ -76,15 +76,15 @@ def _two(words: str) -> Scene | None:
 
 
 def _one(words: str) -> Meaning | None:
-    for category, templates in _TEMPLATES.items():
+    for category, templates in TEMPLATES.items():
         # In a scene an object is named briefly.
-        for template in (*templates, f"a {{a}} {_NOUNS.get(category, category)}"):
+        for template in (*templates, f"a {{a}} {NOUNS.get(category, category)}"):
             found = re.fullmatch(_pattern(template), words)
             if found is not None:
                 said = {name: value for name, value in found.groupdict().items() if value is not None}
                 primary = next((value for name, value in said.items() if name.startswith("a_")), None)
                 secondary = next((value for name, value in said.items() if name.startswith("b_")), None)
-                return Meaning(category, (primary, secondary), tuple(name for name in _ATTACHMENTS if name in said))
+                return Meaning(category, (primary, secondary), tuple(name for name in ATTACHMENTS if name in said))
     return None
 
 
@@ -93,10 +93,10 @@ def _pattern(template: str) -> str:
     """A regular expression for every sentence that `caption` makes of a template."""
     attachments = "|".join(
         f"(?P<{name}>{_with_colors(phrase, name).replace('and ', '(?:and|with) ', 1)})"
-        for name, phrase in _ATTACHMENTS.items()
+        for name, phrase in ATTACHMENTS.items()
     )
     article, rest = _with_colors(template, "template").split(" ", 1)
-    return f"{article} (?:(?:{'|'.join(_ADJECTIVES)}) )?{rest}(?: (?:{attachments}))?"
+    return f"{article} (?:(?:{'|'.join(ADJECTIVES)}) )?{rest}(?: (?:{attachments}))?"
 
 
 def _with_colors(text: str, place: str) -> str:
