@@ -18,6 +18,7 @@ from geodream_lib.lab.datasets import (
     make_shards,
     render_solids,
     render_turntables,
+    world_name,
 )
 from geodream_lib.lab.networks import IMAGE_SIZE, make_cost_volume_networks
 from geodream_lib.lab.training import Budget, train
@@ -101,10 +102,10 @@ def cached_predictions(
 ) -> Tensor:
     """`predict_turntables` of the network in the folder `zero123`, kept for a training that goes on.
 
-    The network's fingerprint is added to the name `cache`: another network predicts anew.
+    The names of the world and of the network are added to the name `cache`: another one of either predicts anew.
     """
     made_by = fingerprint(zero123 / "unet/diffusion_pytorch_model.safetensors")
-    cache = cache.with_name(f"{cache.name}-{count}-{made_by}.pt")
+    cache = cache.with_name(f"{cache.name}-{world_name()}-{count}-{made_by}.pt")
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         predicted = predict_turntables(Zero123.load(zero123, device), truth, count, seed).cpu()
