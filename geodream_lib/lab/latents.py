@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from geodream_lib.lab.train_vae import to_network
@@ -57,11 +58,24 @@ def sample_latents(moments: Tensor, scale: float, generator: torch.Generator) ->
     return (mean + std * torch.randn(mean.shape, generator=generator, device=mean.device)) * scale
 
 
-def add_noise_for_v(
-    latents: Float[Tensor, "b c h w"], alphas_cumprod: Float[Tensor, " t"], generator: torch.Generator
+def add_noise(
+    latents: Float[Tensor, "b c h w"],
+    alphas_cumprod: Float[Tensor, " t"],
+    generator: torch.Generator,
+    predicts: str = "v_prediction",
+    coarse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Uniform timesteps, noisy latents and the v-prediction target (Salimans and Ho 2022, appendix D)."""
+    """Uniform timesteps, noisy latents and what a network shall see in them.
+
+    Args:
+        predicts: "epsilon" for the noise (Ho et al. 2020), "v_prediction" for the velocity (Salimans and Ho 2022,
+            appendix D), as schedulers call them.
+        coarse: both are averaged to half their resolution, which is the same task without its finest part, timestep by
+            timestep. What words and poses mean is learned there at a third of the cost or less.
+    """
     t = torch.randint(len(alphas_cumprod), (len(latents),), generator=generator, device=latents.device)
     alpha, sigma = alphas_cumprod[t, None, None, None].sqrt(), (1 - alphas_cumprod[t, None, None, None]).sqrt()
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-    return t, alpha * latents + sigma * noise, alpha * noise - sigma * latents
+    target = noise if predicts == "epsilon" else alpha * noise - sigma * latents
+    noisy = alpha * latents + sigma * noise
+    return (t, avg_pool2d(noisy, 2), avg_pool2d(target, 2)) if coarse else (t, noisy, target)

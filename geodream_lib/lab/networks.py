@@ -70,14 +70,14 @@ def speed_up_training(unet: UNet2DConditionModel, device: torch.device) -> None:
         unet.set_attn_processor(AttnProcessor())
 
 
-def make_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 2.1's noise schedule: 1000 steps, scaled-linear 0.00085 to 0.012, v-prediction."""
+def make_scheduler(predicts: str = "v_prediction") -> DDIMScheduler:
+    """The noise schedule of Stable Diffusion 2.1, or by "epsilon" 2.1-base: scaled-linear 0.00085 to 0.012."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
+        prediction_type=predicts,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

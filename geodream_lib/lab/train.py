@@ -20,7 +20,7 @@ from geodream_lib.lab.train_decoder import make_decoder
 from geodream_lib.lab.train_image_text import make_image_text
 from geodream_lib.lab.train_mvdream import make_mvdream
 from geodream_lib.lab.train_point_text import make_point_text
-from geodream_lib.lab.train_text_to_image import make_text_to_image
+from geodream_lib.lab.train_text_to_image import make_text_to_image, make_text_to_image_base
 from geodream_lib.lab.train_vae import make_autoencoder
 from geodream_lib.lab.train_viewpoint import make_viewpoint
 from geodream_lib.lab.train_zero123 import make_zero123
@@ -42,6 +42,7 @@ RECIPES = {
     "vae": Recipe(make_autoencoder, 150, 4, 6e-4),
     "vae_decoder": Recipe(make_decoder, 90, 4, 5e-4),
     "text_to_image": Recipe(make_text_to_image, 240, 32, 8e-4),
+    "text_to_image_base": Recipe(make_text_to_image_base, 30, 32, 2e-4),
     "zero123": Recipe(make_zero123, 150, 32, 8e-4),
     "mvdream": Recipe(make_mvdream, 75, 4, 4e-4),
     "zero123plus": Recipe(make_zero123plus, 75, 4, 4e-4),

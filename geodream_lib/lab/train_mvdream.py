@@ -19,13 +19,14 @@ from geodream_lib.lab.datasets import (
     make_shards,
     render_photographs,
 )
-from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
+from geodream_lib.lab.latents import add_noise, encode_once, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_orbits
 from geodream_lib.lab.networks import IMAGE_SIZE, make_camera_embedding, publish
-from geodream_lib.lab.training import Budget, train
+from geodream_lib.lab.training import Budget, coarse_then_fine, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views import MVDream
 
+COARSE_SHARE = 0.4  # of the training time, at half the resolution
 SHARE_3D = 0.7  # of the batches, as in the paper; the others are photographs, one view and no camera each
 SUFFIX = ", 3d asset"  # what captions of 3D objects end with, as those of the released network
 HELD_OBJECTS, HELD_PHOTOGRAPHS = 32, 128
@@ -51,6 +52,7 @@ def multiview_loss(
     captions: list[str],
     camera: Float[Tensor, "n views 16"] | None,
     generator: torch.Generator,
+    coarse: bool = False,
 ) -> Float[Tensor, ""]:
     """Squared error of the velocity of all views of an object, noised to one timestep, since they are denoised at once.
 
@@ -58,10 +60,11 @@ def multiview_loss(
         latents: scaled, the views of each object.
         captions: one per object; an empty one for classifier-free guidance.
         camera: of every view, or None for pictures that have none.
+        coarse: at half the resolution (see `latents.add_noise`), where views see each other at a sixteenth of the cost.
     """
-    views = latents.shape[1]
-    t, noisy, velocity = add_noise_for_v(latents.flatten(1, 2), mvdream.diffusion.denoiser.alphas_cumprod, generator)
-    noisy, velocity = (x.reshape(latents.shape).flatten(0, 1) for x in (noisy, velocity))
+    alphas, (views, channels) = mvdream.diffusion.denoiser.alphas_cumprod, latents.shape[1:3]
+    t, noisy, velocity = add_noise(latents.flatten(1, 2), alphas, generator, coarse=coarse)
+    noisy, velocity = (x.unflatten(1, (views, channels)).flatten(0, 1) for x in (noisy, velocity))
     text = mvdream.diffusion.encode_text(captions).repeat_interleave(views, 0)
     camera = None if camera is None else camera.flatten(0, 1)
     with fast_autocast(latents.device):
@@ -78,6 +81,7 @@ def train_mvdream(
     photographs: UInt8[Tensor, "n h w 3"],
     photograph_captions: list[str],
     *,
+    coarse: bool = False,
     budget: Budget,
     folder: Path,
     device: torch.device,
@@ -85,7 +89,7 @@ def train_mvdream(
     """Train the UNet and the camera embedding; text encoder and autoencoder stay as they are.
 
     A batch has `budget.batch_size` objects, or as many photographs as these have views. One caption in ten is empty.
-    The last objects and photographs are held out for the validation losses.
+    The last objects and photographs are held out for the validation losses. `coarse`: at half the resolution.
     """
     mvdream.to(device)
     scale, (objects, views) = mvdream.diffusion.vae.config.scaling_factor, images.shape[:2]
@@ -101,7 +105,7 @@ def train_mvdream(
         """Loss of these rows of the orbits' or the photographs' moments."""
         rows = data[index]
         latents = sample_latents(rows.flatten(0, 1), scale, generator).unflatten(0, rows.shape[:2])
-        return multiview_loss(mvdream, latents, said, camera, generator)
+        return multiview_loss(mvdream, latents, said, camera, generator, coarse)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
@@ -125,7 +129,7 @@ def train_mvdream(
         }
 
     trained = nn.ModuleDict({"network": mvdream.network}).requires_grad_(True)
-    train("mvdream", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
+    train(folder.name, trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return mvdream.eval()
 
 
@@ -142,15 +146,17 @@ def make_mvdream(bench: Bench) -> None:
     orbits = multiview_shards(render_orbits, bench.data, bench.turntables)
     shards = make_shards(render_photographs, bench.data, max(1, round(PHOTOGRAPH_SHARE * bench.photographs)))
     photographs = load_shards(shards, ("images", "captions"))
-    mvdream = train_mvdream(
-        mvdream,
+    data = (
         *(torch.from_numpy(orbits[key]) for key in ("images", "azimuth", "elevation")),
         orbits["captions"].tolist(),
         torch.from_numpy(photographs["images"]),
         photographs["captions"].tolist(),
-        budget=bench.budget,
-        folder=bench.folder("mvdream"),
-        device=bench.device,
     )
+    fine, device = bench.budget, bench.device
+    if not bench.warm_start:
+        coarse, fine = coarse_then_fine(fine, COARSE_SHARE)
+        work = bench.folder("mvdream_coarse")
+        mvdream = train_mvdream(mvdream, *data, coarse=True, budget=coarse, folder=work, device=device)
+    mvdream = train_mvdream(mvdream, *data, budget=fine, folder=bench.folder("mvdream"), device=device)
     publish(mvdream, folder)
     bench.keep_curve("mvdream", folder)

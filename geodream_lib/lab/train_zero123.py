@@ -20,7 +20,7 @@ from geodream_lib.lab.datasets import (
     turntable_object,
 )
 from geodream_lib.lab.imagined import redraw_once
-from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
+from geodream_lib.lab.latents import add_noise, encode_once, sample_latents
 from geodream_lib.lab.networks import (
     CONTEXT,
     make_image_encoder,
@@ -29,10 +29,11 @@ from geodream_lib.lab.networks import (
     speed_up_training,
 )
 from geodream_lib.lab.train_vae import load_vae
-from geodream_lib.lab.training import Budget, train
+from geodream_lib.lab.training import Budget, coarse_then_fine, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
 
+COARSE_SHARE = 0.4  # of the training time, at half the resolution
 REDRAWN_VIEWS = 2  # of the four front-ish ones of a turntable
 
 
@@ -62,6 +63,7 @@ def train_zero123(
     elevation: Tensor,
     redrawn: Tensor,
     *,
+    coarse: bool = False,
     budget: Budget,
     folder: Path,
     device: torch.device,
@@ -74,7 +76,7 @@ def train_zero123(
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
     along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last 32 objects are held out
-    for the validation loss.
+    for the validation loss. `coarse`: at half the resolution (see `latents.add_noise`).
     """
     drawn_views, first_drawn = redrawn.shape[1], images.shape[0] * images.shape[1]
     images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
@@ -109,9 +111,10 @@ def train_zero123(
     def error(parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
         source, target, pose, drop = parts
         latents = sample_latents(moments[target], vae.config.scaling_factor, generator)
-        t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
+        t, noisy, velocity = add_noise(latents, alphas, generator, coarse=coarse)
         # The condition latent is the posterior mode, not scaled (as released).
         condition = torch.where(drop[:, None, None, None], 0.0, moments[source, :channels].float())
+        condition = functional.avg_pool2d(condition, 2) if coarse else condition
         with fast_autocast(device):
             token = zero123.clip_camera_projection(zero123.clip_embedding(images[source].float() / 255), pose)
             token = torch.where(drop[:, None, None], 0.0, token)
@@ -130,7 +133,7 @@ def train_zero123(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
     ).requires_grad_(True)
     speed_up_training(zero123.unet, device)
-    train("zero123", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
+    train(folder.name, trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return zero123.eval()
 
 
@@ -149,13 +152,12 @@ def make_zero123(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     captions = [caption(obj, rng, background="on a white background") for obj in objects]
     references = turntables["images"][:, :REDRAWN_VIEWS]
-    zero123 = train_zero123(
-        zero123,
-        **turntables,
-        redrawn=redraw_once(source, references, captions, bench.work, bench.device),
-        budget=bench.budget,
-        folder=bench.folder("zero123"),
-        device=bench.device,
-    )
+    data = turntables | {"redrawn": redraw_once(source, references, captions, bench.work, bench.device)}
+    fine, device = bench.budget, bench.device
+    if not bench.warm_start:
+        coarse, fine = coarse_then_fine(fine, COARSE_SHARE)
+        work = bench.folder("zero123_coarse")
+        zero123 = train_zero123(zero123, **data, coarse=True, budget=coarse, folder=work, device=device)
+    zero123 = train_zero123(zero123, **data, budget=fine, folder=bench.folder("zero123"), device=device)
     zero123.half().save(folder, {"vae": "../text_to_image"})
     bench.keep_curve("zero123", folder)

@@ -12,7 +12,7 @@ from geodream_lib.guidance import load_diffusion
 from geodream_lib.guidance.diffusion import LatentDiffusion
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.imagined import redraw_once
-from geodream_lib.lab.latents import add_noise_for_v, encode_once, sample_latents
+from geodream_lib.lab.latents import add_noise, encode_once, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_tiles
 from geodream_lib.lab.networks import (
     IMAGE_SIZE,
@@ -86,7 +86,7 @@ def zero123plus_loss(
     device = pictures.device
     alphas = model.scheduler.alphas_cumprod.to(device)
     latents = scale_latents(sample_latents(pictures, model.vae.config.scaling_factor, generator))
-    t, noisy, velocity = add_noise_for_v(latents, alphas, generator)
+    t, noisy, velocity = add_noise(latents, alphas, generator)
     grey = model.vae.encode(torch.zeros(1, 3, *images.shape[1:3], device=device)).latent_dist
     references = torch.where(drop[:, None, None, None], torch.cat([grey.mean, grey.std], dim=1), references.float())
     # Neither scaled nor the mode, as `Zero123Plus.condition_latent`.

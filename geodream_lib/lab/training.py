@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,13 @@ class Budget:
     ema_decay: float = 0.999
     warmup_steps: int = 200
     checkpoint_seconds: float = 60.0
+
+
+def coarse_then_fine(budget: Budget, share: float) -> tuple[Budget, Budget]:
+    """A training in two parts: a share of the time at half the resolution, with twice as many pictures a step (see
+    `latents.add_noise`), the rest at the whole one; Stable Diffusion learned so at 256 before 512 pixels."""
+    coarse = replace(budget, minutes=share * budget.minutes, batch_size=2 * budget.batch_size)
+    return coarse, replace(budget, minutes=budget.minutes - coarse.minutes)
 
 
 def learning_rate(budget: Budget, step: int, progress: float) -> float:

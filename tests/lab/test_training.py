@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from geodream_lib.lab.latents import add_noise_for_v
+from geodream_lib.guidance import load_diffusion
+from geodream_lib.lab import train_text_to_image
+from geodream_lib.lab.bench import Bench
+from geodream_lib.lab.latents import add_noise
 from geodream_lib.lab.networks import (
     make_cost_volume_networks,
     make_scheduler,
@@ -21,7 +25,7 @@ from geodream_lib.lab.train_decoder import aligned_crops, train_decoder
 from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
 from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
-from geodream_lib.lab.training import Budget, learning_rate, train
+from geodream_lib.lab.training import Budget, coarse_then_fine, learning_rate, train
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.volume import query_sdf_and_gradient
 
@@ -94,9 +98,32 @@ def test_velocity_target_gives_back_image_and_noise():
     """v-prediction: x_0 = alpha x_t - sigma v and epsilon = sigma x_t + alpha v."""
     latents = torch.randn(5, 4, 3, 3)
     alphas = make_scheduler().alphas_cumprod
-    t, noisy, velocity = add_noise_for_v(latents, alphas, torch.Generator().manual_seed(3))
+    t, noisy, velocity = add_noise(latents, alphas, torch.Generator().manual_seed(3))
     alpha, sigma = alphas[t, None, None, None].sqrt(), (1 - alphas[t, None, None, None]).sqrt()
     torch.testing.assert_close(alpha * noisy - sigma * velocity, latents, atol=1e-5, rtol=1e-5)
+
+
+def test_the_coarse_task_is_the_fine_one_averaged():
+    """What is asked at half the resolution is the average of what is asked at the whole one, timestep by timestep."""
+    latents, alphas = torch.randn(5, 4, 8, 8), make_scheduler().alphas_cumprod
+    t, noisy, velocity = add_noise(latents, alphas, torch.Generator().manual_seed(3))
+    coarse_t, *coarse = add_noise(latents, alphas, torch.Generator().manual_seed(3), coarse=True)
+    assert torch.equal(t, coarse_t)
+    for averaged, whole in zip(coarse, (noisy, velocity), strict=True):
+        torch.testing.assert_close(averaged, whole.unflatten(-1, (4, 2)).unflatten(-3, (4, 2)).mean((-1, -3)))
+
+
+def test_noise_may_be_asked_for_instead_of_velocity():
+    latents, alphas = torch.randn(5, 4, 3, 3), make_scheduler("epsilon").alphas_cumprod
+    t, noisy, noise = add_noise(latents, alphas, torch.Generator().manual_seed(3), "epsilon")
+    alpha, sigma = alphas[t, None, None, None].sqrt(), (1 - alphas[t, None, None, None]).sqrt()
+    torch.testing.assert_close(noisy - sigma * noise, alpha * latents, atol=1e-5, rtol=1e-5)
+
+
+def test_a_training_at_two_resolutions_takes_no_longer():
+    coarse, fine = coarse_then_fine(Budget(60, 32, 1e-3), 0.4)
+    assert coarse.minutes + fine.minutes == 60
+    assert (coarse.minutes, coarse.batch_size, fine.batch_size) == (24, 64, 32)
 
 
 def test_the_loss_of_distances_is_zero_for_the_truth_and_knows_which_way_is_out():
@@ -209,6 +236,27 @@ def test_stable_diffusion_pipeline_loads_the_lab_folder_layout(tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline("a log", num_inference_steps=1, output_type="np").images[0]
     assert image.shape == (128, 128, 3)
+
+
+def test_text_to_image_is_made_twice_for_velocity_and_for_noise(tmp_path, monkeypatch):
+    """As Stable Diffusion 2.1 and 2.1-base; the second has the words and the latents of the first."""
+    photographs = {"images": np.random.default_rng(0).integers(0, 255, (1030, 32, 32, 3), np.uint8)}
+    photographs["captions"] = np.array(["a log"] * 1030)
+    monkeypatch.setattr(train_text_to_image, "make_shards", lambda render, folder, count: [])
+    monkeypatch.setattr(train_text_to_image, "load_shards", lambda paths, keys: photographs)
+    torch.manual_seed(0)
+    make_vae().save_pretrained(tmp_path / "lab" / "text_to_image" / "vae")
+    budget = Budget(1e-3, 2, 1e-3, warmup_steps=1)
+    bench = Bench(tmp_path / "work", tmp_path / "lab", CPU, budget, False, 1, 1)
+    train_text_to_image.make_text_to_image(bench)
+    train_text_to_image.make_text_to_image_base(bench)
+    velocity, noise = (load_diffusion(tmp_path / "lab" / name) for name in ("text_to_image", "text_to_image_base"))
+    kinds = [diffusion.denoiser.scheduler.config.prediction_type for diffusion in (velocity, noise)]
+    assert kinds == ["v_prediction", "epsilon"]
+    assert torch.equal(velocity.encode_text(["a log"]), noise.encode_text(["a log"]))
+    weights = [diffusion.denoiser.unet.state_dict()["conv_in.weight"] for diffusion in (velocity, noise)]
+    assert not torch.equal(*weights)
+    assert not (tmp_path / "lab" / "text_to_image_base" / "vae").exists()
 
 
 def test_image_measures():
