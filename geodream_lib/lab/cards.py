@@ -24,13 +24,14 @@ from geodream_lib.lab.datasets import (
     turntable_angles,
     turntable_object,
 )
+from geodream_lib.lab.measure.views import asked_of_zero123plus, exact_views
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject, sample_object
-from geodream_lib.lab.render import render_rgba
 from geodream_lib.lab.train_vae import load_vae, reconstruct
 from geodream_lib.mesh import render_normals
 from geodream_lib.presets import Views, Volume, load_preset
-from geodream_lib.views import RelativePose, Zero123
+from geodream_lib.views import MVDream, RelativePose, Zero123, Zero123Plus, pose_cameras
+from geodream_lib.views.sources import predict_with_zero123plus, viewpoints
 from geodream_lib.volume import build_cost_volume, load_cost_volume_networks, volume_mesh
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,16 @@ PROMPTS = (
     "an orange rocket with red fins",
     "a brown corgi with a blue collar",
 )
-# Of the held-out turntables: a robot, an axe, a car, in colours that no network has seen on them.
-ZERO123_OBJECTS = (1, 4, 5)
+# Single objects, and two scenes that MVDream's 3D data does not have.
+MVDREAM_PROMPTS = (
+    "a brown corgi with a blue collar",
+    "a white house with a red roof",
+    "a red mushroom on a log",
+    "a brown corgi riding a red rocket",
+    "a white astronaut riding a brown horse",
+)
+# Of the held-out turntables: a corgi, a teapot, a robot, in colours that no network has seen on them.
+ZERO123_OBJECTS = (3, 5, 18)
 # (category, colours) whose volumes are drawn.
 VOLUME_OBJECTS = (
     ("mushroom", ("red", "grey")),
@@ -64,8 +73,7 @@ def views_of(
     """Exact views on white from a turntable's distance, 0..1, and their cameras."""
     angles = (torch.from_numpy(np.asarray(angle, np.float32)) for angle in (azimuth, elevation))
     cameras = cam.orbit(*angles, TURNTABLE_RADIUS, TURNTABLE_FOV, IMAGE_SIZE)
-    images, _ = render_rgba([obj] * len(cameras), cameras, np.ones((len(cameras), 3), np.float32))
-    return torch.from_numpy(images).float() / 255, cameras
+    return exact_views(obj, cameras)[0], cameras
 
 
 def autoencoder_rows(folder: Path, count: int = 10) -> dict[str, Float[Tensor, "n h w 3"]]:
@@ -104,6 +112,39 @@ def zero123_rows(folder: Path, settings: Views) -> dict[str, Float[Tensor, "n h 
     return rows
 
 
+def zero123plus_rows(folder: Path, settings: Views) -> dict[str, Float[Tensor, "n h w 3"]]:
+    """Held-out objects from the front with the six views around them, cut out of the tile, and the true ones."""
+    network, rows = Zero123Plus.load(folder), {}
+    settings = asked_of_zero123plus(settings)
+    for index in ZERO123_OBJECTS:
+        obj, _ = held_out_object(index)
+        generator = torch.Generator().manual_seed(0)
+        poses = viewpoints(settings, False, generator)
+        cameras = pose_cameras(poses, settings.reference_elevation, TURNTABLE_RADIUS, TURNTABLE_FOV, IMAGE_SIZE)
+        truth, _ = exact_views(obj, cameras)
+        rows[f"{obj.category} predicted"] = predict_with_zero123plus(
+            network, {0.0: truth[0]}, poses, settings, generator
+        )
+        rows[f"{obj.category} true"] = truth
+    return rows
+
+
+def mvdream_rows(folder: Path, settings: Views) -> dict[str, Float[Tensor, "n h w 3"]]:
+    """Front, left, back and right of every prompt; the same noise for all."""
+    mvdream = MVDream.load(folder)
+    return {
+        prompt: mvdream.predict(
+            prompt,
+            torch.Generator().manual_seed(0),
+            settings.mvdream_steps,
+            settings.mvdream_guidance,
+            settings.mvdream_elevation,
+            settings.size,
+        )
+        for prompt in MVDREAM_PROMPTS
+    }
+
+
 def cost_volume_rows(path: Path, settings: Volume) -> dict[str, Float[Tensor, "n h w 3"]]:
     """Objects from four sides, and below them the normals of what the volume of twelve true views has for a surface."""
     networks, rows = load_cost_volume_networks(path), {}
@@ -125,17 +166,24 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.cards", description=__doc__)
     parser.add_argument("--lab", type=Path, default=data_folder() / "lab", help="folder of the networks and the cards")
-    lab, preset = parser.parse_args().lab, load_preset("lab")
+    parser.add_argument("names", nargs="*", help="which (default: all)")
+    arguments = parser.parse_args()
+    lab, preset = arguments.lab, load_preset("lab")
     show.quiet_libraries()
     sheets = {
         "text_to_image/vae": lambda: autoencoder_rows(lab / "text_to_image"),
         "text_to_image": lambda: text_to_image_rows(lab / "text_to_image", preset.views),
+        "text_to_image_base": lambda: text_to_image_rows(lab / "text_to_image_base", preset.views),
         "zero123": lambda: zero123_rows(lab / "zero123", preset.views),
+        "zero123plus": lambda: zero123plus_rows(lab / "zero123plus", preset.views),
+        "mvdream": lambda: mvdream_rows(lab / "mvdream", preset.views),
         "cost_volume": lambda: cost_volume_rows(lab / "cost_volume" / "model.safetensors", preset.volume),
     }
-    for name, draw in sheets.items():
+    if unknown := set(arguments.names) - set(sheets):
+        parser.error(f"no sheet {', '.join(sorted(unknown))}; choose from {', '.join(sheets)}")
+    for name in arguments.names or sheets:
         path = lab / name / "samples.png"
-        show.save_image(path, show.contact_sheet(draw()))
+        show.save_image(path, show.contact_sheet(sheets[name]()))
         logger.info("%s", path)
 
 
