@@ -1,10 +1,13 @@
 """Train the lab's image-text evaluator: CLIP from scratch on captioned pictures that no generator was given."""
 
+import re
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +26,8 @@ from geodream_lib.precision import fast_autocast
 
 EXAMS = 2
 LARGEST_SCALE = 100.0  # as in CLIP: a temperature of a hundredth
+LEAST_SEEN = 20  # captions that must have a phrase for it to be learned
+PHRASE_WEIGHT = 0.1  # of a nat of all phrases of a caption together
 
 
 def make_image_text(bench: Bench) -> None:
@@ -62,11 +67,23 @@ def train_image_text(
     """Train on pictures and `captions [n, c]` of each, of which every step takes one; log retrieval in the exams.
 
     Pictures are mirrored half of the time: no caption says left or right.
+
+    CLIP learns by comparing a caption with tens of thousands of others at once. A batch for a CPU holds some dozens,
+    most of which are wrong at first sight, and teaches little. So the embeddings of pictures and texts are also asked
+    for the words and pairs of words ("red mushroom") of the caption, by one linear layer which is thrown away.
     """
     images, count = images.to(device), captions.shape[1]
     tokens = tokenize(network.tokenizer, captions.ravel().tolist()).view(*captions.shape, -1).to(device)
     # Equal sentences have equal numbers.
     meaning = torch.from_numpy(np.unique(captions, return_inverse=True)[1].reshape(captions.shape)).to(device)
+
+    said_phrases, phrase_count = index_phrases(captions)
+    said_phrases = said_phrases.to(device)
+
+    def phrase_loss(head: nn.Linear, embedded: Tensor, phrases: Tensor) -> Tensor:
+        target = torch.zeros(len(phrases), phrase_count + 1, device=device).scatter_(1, phrases, 1.0)[:, :-1]
+        logits = head(embedded.float())
+        return functional.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(phrases)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
@@ -82,14 +99,39 @@ def train_image_text(
         with fast_autocast(device):
             seen = image_features(model["clip"], pixels)
             read = model["clip"].text_projection(model["clip"].text_model(input_ids=words).pooler_output)
-        return contrastive_loss(seen, read, model["clip"].logit_scale, said[:, None] == said), {}
+        contrast = contrastive_loss(seen, read, model["clip"].logit_scale, said[:, None] == said)
+        # A picture shows what its longest caption says; a text says what it says.
+        shown = phrase_loss(model["phrases"], seen, said_phrases[index, 0])
+        told = phrase_loss(model["phrases"], read, said_phrases[index, which])
+        return contrast + PHRASE_WEIGHT * (shown + told), {"contrast": contrast.item(), "phrases": shown.item()}
 
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         return {"retrieval": exam_score(network.embed_images(exam_images / 255), network.embed_texts(exam_captions))}
 
-    model = nn.ModuleDict({"clip": network.clip}).requires_grad_(True)
+    head = nn.Linear(network.clip.config.projection_dim, phrase_count)
+    nn.init.constant_(head.bias, -5.0)  # most captions do without most phrases
+    model = nn.ModuleDict({"clip": network.clip, "phrases": head}).requires_grad_(True)
     train("image_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
     return network.eval()
+
+
+def phrases(sentence: str) -> set[str]:
+    """Words and pairs of neighbouring words."""
+    words = re.findall(r"[a-z]+", sentence)
+    return {*words, *(f"{one} {other}" for one, other in pairwise(words))}
+
+
+def index_phrases(captions: np.ndarray, least: int = LEAST_SEEN) -> tuple[Int[Tensor, "n c longest"], int]:
+    """Numbers of the phrases of `captions [n, c]`, filled up with the number of phrases; and that number.
+
+    Phrases that fewer than `least` captions have are left out.
+    """
+    sets = [phrases(sentence) for sentence in captions.ravel().tolist()]
+    counts = Counter(phrase for one in sets for phrase in one)
+    number = {phrase: i for i, phrase in enumerate(sorted(p for p, count in counts.items() if count >= least))}
+    rows = [torch.tensor([number[p] for p in sorted(one) if p in number], dtype=torch.long) for one in sets]
+    filled = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=len(number))
+    return filled.reshape(*captions.shape, -1), len(number)
 
 
 def contrastive_loss(

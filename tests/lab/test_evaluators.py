@@ -13,7 +13,7 @@ from geodream_lib.lab.evaluator_networks import make_clip, make_uni3d, make_view
 from geodream_lib.lab.geometry import albedo, sdf
 from geodream_lib.lab.networks import make_tokenizer
 from geodream_lib.lab.objects import HELD_OUT, is_symmetric, sample_object
-from geodream_lib.lab.train_image_text import contrastive_loss, exam_score, train_image_text
+from geodream_lib.lab.train_image_text import contrastive_loss, exam_score, index_phrases, train_image_text
 from geodream_lib.lab.train_point_text import disturb_cloud, train_point_text
 from geodream_lib.lab.train_viewpoint import angle_between, soft_bins, train_viewpoint
 from geodream_lib.lab.training import Budget
@@ -134,6 +134,16 @@ def test_a_text_that_two_items_share_is_no_wrong_answer():
     scale = torch.tensor(3.0)
     assert contrastive_loss(items[[0, 0, 2]], texts, scale, same) < 1e-3
     assert contrastive_loss(items[[0, 0, 2]], texts, scale, torch.eye(3).bool()) > 0.4
+
+
+def test_phrases_are_words_and_pairs_of_neighbours_and_rare_ones_are_left_out():
+    captions = np.array([["a red log", "a log"], ["a red hat", "red"]])
+    numbers, count = index_phrases(captions, least=2)
+    # a, log, red, "a red"
+    assert count == 4
+    assert numbers.shape == (2, 2, 4)
+    assert [sum(number < count for number in row) for row in numbers.flatten(0, 1).tolist()] == [4, 2, 3, 1]
+    assert set(numbers[0, 0].tolist()) == {0, 1, 2, 3}
 
 
 def test_exams_are_marked_one_by_one(monkeypatch):
