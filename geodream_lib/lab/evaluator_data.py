@@ -74,8 +74,11 @@ def plain(subject: LabObject | Composition, rng: np.random.Generator) -> Photogr
 
 
 def exam(rng: np.random.Generator) -> list[tuple[LabObject | Composition, str]]:
-    """As many subjects as there are prompts of each sort, with distinct captions to tell them apart by."""
-    questions: dict[str, LabObject | Composition] = {}
+    """As many subjects as there are prompts of each sort, with a caption of each; no two in kinds and main colours.
+
+    Two captions that are true of the same thing would make a question without an answer.
+    """
+    questions: dict[tuple[tuple[str, str], ...], tuple[LabObject | Composition, str]] = {}
     for sort, count in EXAM.items():
         last = len(questions) + count
         while len(questions) < last:
@@ -83,10 +86,11 @@ def exam(rng: np.random.Generator) -> list[tuple[LabObject | Composition, str]]:
             single = sort == "single"
             subject = sample_object(rng, split=split) if single else sample_composition(rng, split=split)
             text = describe(plain(subject, rng), rng, 4)
+            parts = (subject,) if single else subject.parts
             # As in a list of prompts: without its main colours a sentence is true of too much.
-            if all(part.colors[0] in text for part in ((subject,) if single else subject.parts)):
-                questions.setdefault(text, subject)
-    return [(subject, text) for text, subject in questions.items()]
+            if all(part.colors[0] in text for part in parts):
+                questions.setdefault(tuple((part.category, part.colors[0]) for part in parts), (subject, text))
+    return list(questions.values())
 
 
 def render_exams(shard: int, split: str) -> dict[str, np.ndarray]:

@@ -9,15 +9,12 @@ from geodream_lib.metrics.point_encoder import PointEncoderConfig, Uni3D
 from geodream_lib.metrics.viewpoint import Viewpoint
 
 SHARED = 128  # numbers of an embedding, 512 in CLIP's ViT-B/32 and 1024 in Uni3D
-IMAGE_TEXT_SIZE = 96
+IMAGE_TEXT_SIZE = 128
 VIEWPOINT_SIZE = 64
 
 
 def make_clip(tokenizer: CLIPTokenizer) -> ImageText:
-    """CLIP on 36 patches: four layers of 160 for images, two of 128 for texts.
-
-    96x96 pixels instead of 128x128 are half the patches; the parts that sentences name are still seen.
-    """
+    """CLIP on 64 patches: four layers of 160 for images, two of 128 for texts."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,

@@ -88,6 +88,13 @@ def test_exams_ask_for_distinct_prompts_that_name_the_main_colours(small):
     assert pictures["images"].shape == (5, 128, 128, 3) and clouds["xyz"].shape == (5, 300, 3)
 
 
+def test_no_two_questions_of_an_exam_are_true_of_the_same_thing(monkeypatch):
+    monkeypatch.setattr(data, "EXAM", {"single": 90, "composition": 90})
+    questions = data.exam(np.random.default_rng(0))
+    whole = [subject.parts if isinstance(subject, Composition) else (subject,) for subject, _ in questions]
+    assert len({tuple((part.category, part.colors[0]) for part in parts) for parts in whole}) == len(questions) == 180
+
+
 def test_clouds_lie_on_the_surface_in_its_colours(small):
     obj = sample_object(np.random.default_rng(3))
     xyz, rgb = data.cloud(obj, 0, 500)
