@@ -41,9 +41,9 @@ class Recipe:
 RECIPES = {
     "vae": Recipe(make_autoencoder, 150, 4, 6e-4),
     "vae_decoder": Recipe(make_decoder, 90, 4, 5e-4),
-    "text_to_image": Recipe(make_text_to_image, 240, 32, 8e-4),
+    "text_to_image": Recipe(make_text_to_image, 240, 32, 5e-4),
     "text_to_image_base": Recipe(make_text_to_image_base, 30, 32, 2e-4),
-    "zero123": Recipe(make_zero123, 150, 32, 8e-4),
+    "zero123": Recipe(make_zero123, 150, 32, 5e-4),
     "mvdream": Recipe(make_mvdream, 75, 4, 4e-4),
     "zero123plus": Recipe(make_zero123plus, 75, 4, 4e-4),
     "cost_volume": Recipe(make_cost_volume, 120, 1, 1e-3),
