@@ -60,8 +60,8 @@ def train_text_to_image(
     Args:
         moments: of the photographs' latents (see `latents`), which `scale` brings to unit variance.
         predicts: "v_prediction" or "epsilon".
-        coarse: at half the resolution (see `latents.add_noise`). After 25 minutes, 16 of them coarse, captions told the
-            network 1.4 to 1.7 times as much as after 32 minutes at the whole one.
+        coarse: at half the resolution (see `latents.add_noise`), where three times as many pictures go through in the
+            same time.
     """
     ids = tokenize(tokenizer, captions).to(device)
     empty = tokenize(tokenizer, [""]).to(device)

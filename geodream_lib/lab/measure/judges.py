@@ -7,6 +7,7 @@ import torch
 
 from geodream_lib.lab.evaluator_data import EXAM, render_bearings, render_cloud_exams, render_exams
 from geodream_lib.lab.train_image_text import exam_score
+from geodream_lib.lab.train_viewpoint import angle_between
 from geodream_lib.metrics.image_text import ImageText
 from geodream_lib.metrics.point_text import PointText
 from geodream_lib.metrics.viewpoint import FRONT, Viewpoint
@@ -36,7 +37,6 @@ def measure_viewpoint(folder: Path) -> dict[str, float]:
     """Median error in degrees on 1024 exact views from anywhere, and how often a front is told from what is none."""
     judge, asked = Viewpoint.load(folder), render_bearings(0, "test")
     images, azimuth = torch.from_numpy(asked["images"]).float() / 255, torch.from_numpy(asked["azimuth"])
-    error = ((judge.predict(images)[0] - azimuth + 180) % 360 - 180).abs()
-    is_front = ((azimuth + 180) % 360 - 180).abs() < FRONT
-    told = (judge.frontness(images) > 0.5) == is_front
+    error = angle_between(judge.predict(images)[0], azimuth)
+    told = (judge.frontness(images) > 0.5) == (angle_between(azimuth, torch.zeros(())) < FRONT)
     return {"median_error": error.median().item(), "front_told": told.float().mean().item(), "views": len(images)}

@@ -15,6 +15,7 @@ from geodream_lib.lab.measure.pictures import retrieved
 from geodream_lib.lab.networks import IMAGE_SIZE
 from geodream_lib.lab.objects import LabObject
 from geodream_lib.lab.render import render_rgba
+from geodream_lib.lab.train_viewpoint import angle_between
 from geodream_lib.lab.turntables import TURNTABLE_FOV, TURNTABLE_RADIUS, turntable_object
 from geodream_lib.metrics.image_text import ImageText
 from geodream_lib.metrics.viewpoint import Viewpoint
@@ -136,8 +137,7 @@ def measure_mvdream(
         scores = [likeness(views, *truth) for truth in truths]
         psnr, iou = max(scores, key=lambda score: score[0].mean().item())
         rows.append(("front", 0.0, psnr.mean().item(), iou.mean().item()))
-        turned = (compass.predict(views)[0] - azimuth + 180) % 360 - 180
-        errors += turned.abs().tolist()
+        errors += angle_between(compass.predict(views)[0], azimuth).tolist()
     scores = {f"retrieval_{sort}": float(np.mean(values)) for sort, values in hits.items()}
     return _average(rows) | scores | {"azimuth_error": float(np.median(errors)), "prompts": len(single)}
 
