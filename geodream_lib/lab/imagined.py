@@ -14,6 +14,8 @@ from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
 from geodream_lib.precision import has_fast_bfloat16
 from geodream_lib.storage import atomic_write
 
+REDRAWN = 1024  # objects whose reference is redrawn for a training
+
 
 @torch.no_grad()
 def redraw(

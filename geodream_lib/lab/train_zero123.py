@@ -19,7 +19,7 @@ from geodream_lib.lab.datasets import (
     render_turntables,
     turntable_object,
 )
-from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.imagined import REDRAWN, redraw_once
 from geodream_lib.lab.latents import add_noise, encode_once, sample_latents
 from geodream_lib.lab.networks import (
     CONTEXT,
@@ -34,7 +34,7 @@ from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
 
 COARSE_SHARE = 0.4  # of the training time, at half the resolution
-REDRAWN_VIEWS = 2  # of the four front-ish ones of a turntable
+HELD_OBJECTS = 32
 
 
 @torch.no_grad()
@@ -71,35 +71,37 @@ def train_zero123(
     """Train on turntables: uint8 `images [objects, views, h, w, 3]`, angles `[objects, views]` in degrees.
 
     Six in ten inputs are front-ish reference views, the others any view. Half of the front-ish inputs are taken from
-    `redrawn [objects, k, h, w, 3]`, the first k reference views as text-to-image draws them (see `imagined`): a network
+    `redrawn [k, h, w, 3]`, the first view of the first k objects as text-to-image draws it (see `imagined`): a network
     that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops both conditions (zeros
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
     along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last 32 objects are held out
     for the validation loss. `coarse`: at half the resolution (see `latents.add_noise`).
     """
-    drawn_views, first_drawn = redrawn.shape[1], images.shape[0] * images.shape[1]
-    images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
+    first_drawn = images.shape[0] * images.shape[1]
+    images = torch.cat([images.flatten(0, 1), redrawn])
     vae = zero123.vae.to(device)
     moments = encode_once(vae, images, folder.parent, device)
     images = images.to(device)
     azimuth, elevation = azimuth.to(device), elevation.to(device)
-    objects, held = len(azimuth), 32
+    trained_objects, objects = len(azimuth) - HELD_OBJECTS, len(azimuth)
     alphas = make_scheduler().alphas_cumprod.to(device)
     channels = moments.shape[1] // 2
 
-    def batch(first: int, last: int, size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def batch(first: int, last: int, size: int, drawn_share: float, generator: torch.Generator) -> tuple[Tensor, ...]:
         draw = {"generator": generator, "device": device}
-        obj = torch.randint(first, last, (size,), **draw)
         frontish = torch.rand(size, **draw) < 0.6
+        is_drawn = frontish & (torch.rand(size, **draw) < drawn_share)
+        obj = torch.randint(first, last, (size,), **draw)
+        obj = torch.where(is_drawn, obj % len(redrawn), obj)
         source = torch.where(
             frontish,
             torch.randint(REFERENCE_VIEWS, (size,), **draw),
             torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw),
         )
         target = torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw)
-        is_drawn = frontish & (source < drawn_views) & (torch.rand(size, **draw) < 0.5 * REFERENCE_VIEWS / drawn_views)
-        picture = torch.where(is_drawn, first_drawn + obj * drawn_views + source, obj * VIEWS_PER_TURNTABLE + source)
+        source = torch.where(is_drawn, 0, source)
+        picture = torch.where(is_drawn, first_drawn + obj, obj * VIEWS_PER_TURNTABLE + source)
         pose = pose_token(
             azimuth[obj, target] - azimuth[obj, source],
             elevation[obj, target] - elevation[obj, source],
@@ -122,12 +124,12 @@ def train_zero123(
         return functional.mse_loss(predicted.float(), velocity)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return error(batch(0, objects - held, budget.batch_size, generator), generator), {}
+        return error(batch(0, trained_objects, budget.batch_size, 0.5, generator), generator), {}
 
     @torch.no_grad()
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         fixed = torch.Generator(device).manual_seed(1)
-        return {"held_out_loss": error(batch(objects - held, objects, 256, fixed), fixed).item()}
+        return {"held_out_loss": error(batch(trained_objects, objects, 256, 0.0, fixed), fixed).item()}
 
     trained = nn.ModuleDict(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
@@ -151,8 +153,10 @@ def make_zero123(bench: Bench) -> None:
     objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(turntables["images"]))]
     rng = np.random.default_rng(0)
     captions = [caption(obj, rng, background="on a white background") for obj in objects]
-    references = turntables["images"][:, :REDRAWN_VIEWS]
-    data = turntables | {"redrawn": redraw_once(source, references, captions, bench.work, bench.device)}
+    first = slice(min(REDRAWN, len(objects) - HELD_OBJECTS))
+    references = turntables["images"][first, :1]
+    redrawn = redraw_once(source, references, captions[first], bench.work, bench.device)[:, 0]
+    data = turntables | {"redrawn": redrawn}
     fine, device = bench.budget, bench.device
     if not bench.warm_start:
         coarse, fine = coarse_then_fine(fine, COARSE_SHARE)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from geodream_lib.guidance import load_diffusion
 from geodream_lib.guidance.diffusion import LatentDiffusion
 from geodream_lib.lab.bench import Bench
-from geodream_lib.lab.imagined import redraw_once
+from geodream_lib.lab.imagined import REDRAWN, redraw_once
 from geodream_lib.lab.latents import add_noise, encode_once, sample_latents
 from geodream_lib.lab.multiview_data import multiview_shards, render_tiles
 from geodream_lib.lab.networks import (
@@ -32,7 +32,6 @@ from geodream_lib.views.zero123plus.image import ImageInput, on_grey
 from geodream_lib.views.zero123plus.layout import join_tiles
 from geodream_lib.views.zero123plus.steps import noised_condition, ramped_embedding, scale_latents
 
-REDRAWN = 1024  # references that text-to-image redraws
 REDRAWN_SHARE = 0.3  # of the references that a batch is given
 HELD_OBJECTS = 32
 # Of all that the autoencoder sees here: `scale_image` of pictures, and the same as (x - 0.5) / 0.8 for references.
