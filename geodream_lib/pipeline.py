@@ -11,7 +11,15 @@ from torch import Tensor
 from geodream_lib import show
 from geodream_lib.cameras import orbit
 from geodream_lib.errors import InputError
-from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render, solid_background
+from geodream_lib.field import (
+    HashEncoding,
+    NeuSField,
+    TextureDecoder,
+    normal_colors,
+    occupancy_grid,
+    render,
+    solid_background,
+)
 from geodream_lib.guidance import (
     SDSGuidance,
     ViewPrompts,
@@ -169,7 +177,9 @@ def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> S
     if run.preset.lora:
         base = load_denoiser(network_path(run.preset.lora), run.device, run.dtype)
     lora = add_camera_lora(base, generator, settings.lora_rank, settings.silent_camera)
-    return VSDGuidance(diffusion, lora, prompts, scale=settings.scale, lora_timesteps=settings.lora_timesteps)
+    return VSDGuidance(
+        diffusion, lora, prompts, scale=settings.scale, lora_timesteps=settings.lora_timesteps, base=base
+    )
 
 
 def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
@@ -182,7 +192,7 @@ def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
     scene = FieldScene(field, run.preset.field)
     refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
     checkpoint = run.field.with_name("checkpoint.safetensors")
-    refinement.run(checkpoint, run.log, "refine", progress)
+    refinement.run_saved(checkpoint, run.log, "refine", progress)
     field.save(run.field)
     checkpoint.unlink(missing_ok=True)
     return field
@@ -203,7 +213,7 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
         settings, generator = run.preset.mesh.texture, run.generator("texture")
         refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
         checkpoint = run.texture.with_name("texture-checkpoint.safetensors")
-        refinement.run(checkpoint, run.log, "texture", progress)
+        refinement.run_saved(checkpoint, run.log, "texture", progress)
         save_tensors(run.texture, scene.state_dict())
         checkpoint.unlink(missing_ok=True)
     mesh = bake(scene, run.preset.mesh.atlas_size, run.preset.mesh.atlas_padding)
@@ -219,7 +229,7 @@ def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None
     guidance = make_guidance(run, settings.guidance, generator)
     refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator)
     checkpoint = run.geometry.with_name("geometry-checkpoint.safetensors")
-    refinement.run(checkpoint, run.log, "geometry", progress)
+    refinement.run_saved(checkpoint, run.log, "geometry", progress)
     dmtet.save(run.geometry)
     checkpoint.unlink(missing_ok=True)
 
@@ -263,7 +273,7 @@ def draw_pictures(run: Run) -> None:
         "reference and source views": views.images[:8],
         "volume": show.render_plain(cameras, run.folder / "volume.ply"),
         "field": seen.rgb.cpu(),
-        "field normals": show.normal_colors(seen.normal, seen.opacity).cpu(),
+        "field normals": normal_colors(seen.normal, seen.opacity).cpu(),
         "mesh": render_textured_mesh(cameras, mesh, white),
     }
     show.save_image(run.folder / "contact_sheet.png", show.contact_sheet(rows, run.prompt))

@@ -4,10 +4,12 @@ State is everything the next step depends on: parameters, optimisers, the second
 saved whole every few steps, so that a run that was killed goes on as if it had not been.
 """
 
+import copy
 import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,12 +21,25 @@ from tqdm import tqdm
 from geodream_lib.cameras import Cameras
 from geodream_lib.cameras_sampling import sample_training_cameras
 from geodream_lib.errors import InputError
-from geodream_lib.guidance import Guided, VSDGuidance, load_lora_state, lora_parameters, lora_state
-from geodream_lib.presets import Refine
+from geodream_lib.guidance import (
+    Guided,
+    Renders,
+    VSDGuidance,
+    copy_lora,
+    load_lora_state,
+    lora_parameters,
+    lora_state,
+)
+from geodream_lib.interrupt import interrupt_later
+from geodream_lib.presets import Refine, flat_settings
 from geodream_lib.scenes import Shot
+from geodream_lib.schedules import Schedule
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
+
+GAIN_STEPS = 16  # between two measurements of how well the second network knows the renders
+WARM_UP_BATCHES = 16  # of renders of the start, for the second network's first steps
 
 
 @runtime_checkable
@@ -34,6 +49,8 @@ class Scene(Protocol):
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]: ...
 
     def __call__(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot: ...
+
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]: ...
 
 
 @runtime_checkable
@@ -59,12 +76,14 @@ class Refinement:
         guidance: `SDSGuidance` or `VSDGuidance`; the latter's second network is trained along (Algorithm 1, line 15).
         settings: lengths, rates, schedules and weights.
         generator: CPU generator of the stage; all randomness of the loop comes from it.
+
+    `history` has one record for every step taken by this object: losses, the size of the gradient, learning rates.
     """
 
     def __init__(self, scene: Scene, guidance: GuidanceModel, settings: Refine, generator: torch.Generator):
         self.scene, self.guidance, self.settings, self.generator = scene, guidance, settings, generator
         self.device = next(scene.parameters()).device
-        self.step_number = 0
+        self.step_number, self.history = 0, []
         groups = scene.parameter_groups()
         unknown = set(settings.schedules) - set(settings.rates) | set(settings.rates) - set(groups)
         if unknown:
@@ -85,6 +104,7 @@ class Refinement:
                 eps=1e-15,
                 weight_decay=0,
             )
+        self.renders = Renders()
 
     def rates(self, step: int) -> dict[str, float]:
         """Learning rate of every parameter group at a step: base rate times schedule."""
@@ -102,26 +122,15 @@ class Refinement:
             FloatingPointError: a loss or a gradient is not finite; the parameters are still those before the step.
         """
         settings, step = self.settings, self.step_number
-
-        def at(schedule: object) -> float:
-            return schedule.scaled(settings.steps).value(step)
-
-        cameras, azimuth, elevation, _ = sample_training_cameras(
-            settings.batch_size,
-            distance=settings.cameras.distance,
-            fov_y=settings.cameras.fov_y,
-            elevation=settings.cameras.elevation,
-            size=round(at(settings.size)),
-            generator=self.generator,
-        )
-        cameras = cameras.to(self.device)
+        if step == 0 and self.lora_optimizer is not None:
+            self._warm_up()
+        cameras, azimuth, elevation = self._cameras()
         shot = self.scene(cameras, step, self.generator)
-        guided = self.guidance(
-            shot.images, cameras.c2w, azimuth, elevation, (at(settings.t_min), at(settings.t_max)), self.generator
-        )
+        t_range = (self._at(settings.t_min), self._at(settings.t_max))
+        guided = self.guidance(shot.images, cameras.c2w, azimuth, elevation, t_range, self.generator)
         loss = guided.loss
         for name, weight in settings.weights.items():
-            loss = loss + at(weight) * shot.terms[name]
+            loss = loss + self._at(weight) * shot.terms[name]
         record = {"step": step, "loss": loss.item(), "guidance": guided.grad_norm.item()}
         record |= {name: term.item() for name, term in shot.terms.items()}
         if guided.lora_loss is not None:
@@ -134,16 +143,64 @@ class Refinement:
         losses = {self.optimizer: loss}
         if self.lora_optimizer is not None:
             losses[self.lora_optimizer] = guided.lora_loss
-        for optimizer, its_loss in losses.items():
+        self._descend(losses)
+        if self.lora_optimizer is not None:
+            self.renders.add(guided.latents, cameras.c2w)
+            self._follow(settings.guidance.lora_steps - 1)
+            if step % GAIN_STEPS == 0:
+                record["lora_gain"] = self._gain()
+        self.step_number += 1
+        self.history.append(record | {f"rate.{name}": rate for name, rate in rates.items()})
+        return self.history[-1]
+
+    def _at(self, schedule: Schedule) -> float:
+        return schedule.scaled(self.settings.steps).value(self.step_number)
+
+    def _cameras(self) -> tuple[Cameras, Float[Tensor, " b"], Float[Tensor, " b"]]:
+        """Algorithm 1, line 7: a batch of random cameras with their azimuths and elevations."""
+        settings = self.settings
+        cameras, azimuth, elevation, _ = sample_training_cameras(
+            settings.batch_size,
+            distance=settings.cameras.distance,
+            fov_y=settings.cameras.fov_y,
+            elevation=settings.cameras.elevation,
+            size=round(self._at(settings.size)),
+            generator=self.generator,
+        )
+        return cameras.to(self.device), azimuth, elevation
+
+    def _descend(self, losses: dict[torch.optim.Optimizer, Float[Tensor, ""]]) -> None:
+        """One step of every optimiser down its own loss, or none of them where a gradient is not finite."""
+        for optimizer, loss in losses.items():
             optimizer.zero_grad(set_to_none=True)
-            its_loss.backward()
+            loss.backward()
         self._check_finite(
             {f"gradient of {group.get('name', 'lora')}": _finite(group) for o in losses for group in o.param_groups}
         )
         for optimizer in losses:
             optimizer.step()
-        self.step_number += 1
-        return record | {f"rate.{name}": rate for name, rate in rates.items()}
+
+    def _warm_up(self) -> None:
+        """The second network learns the renders of the start before its difference to the first one moves anything."""
+        if self.settings.guidance.lora_warmup:
+            with torch.no_grad():
+                for _ in range(WARM_UP_BATCHES):
+                    cameras, _, _ = self._cameras()
+                    images = self.scene(cameras, 0, self.generator).images
+                    latents = self.guidance.diffusion.encode_images(images, self.generator)
+                    self.renders.add(latents, cameras.c2w)
+            self._follow(self.settings.guidance.lora_warmup)
+
+    def _follow(self, steps: int) -> None:
+        """Algorithm 1, line 15, on renders of the steps before."""
+        for _ in range(steps):
+            latents, cameras = self.renders.draw(self.settings.batch_size, self.generator)
+            self._descend({self.lora_optimizer: self.guidance.lora_step(latents, cameras, self.generator)})
+
+    def _gain(self) -> float:
+        """How much better the second network knows the latest renders (see `lora_gain`); the run does not notice."""
+        generator = torch.Generator().manual_seed(self.step_number)
+        return self.guidance.gain(*self.renders.draw(4 * self.settings.batch_size, generator), generator)
 
     def _check_finite(self, finite: dict[str, bool]) -> None:
         wrong = [name for name, is_finite in finite.items() if not is_finite]
@@ -154,63 +211,130 @@ class Refinement:
             )
 
     def run(
+        self, steps: int | None = None, callback: Callable[["Refinement"], None] | None = None, title: str = "refine"
+    ) -> None:
+        """Take `steps` steps, or all that are left, with a progress bar that shows the remaining time.
+
+        `callback` is called after every step; `history` has its numbers. Ctrl-C (or a kernel's interrupt) stops between
+        two steps, by KeyboardInterrupt: `run` again goes on as if it had not.
+        """
+        end = self.settings.steps if steps is None else min(self.settings.steps, self.step_number + steps)
+        with (
+            tqdm(total=end, initial=self.step_number, desc=title, unit="step", dynamic_ncols=True) as bar,
+            interrupt_later() as interrupted,
+        ):
+            while self.step_number < end:
+                self.step()
+                bar.update()
+                if callback is not None:
+                    callback(self)
+                if interrupted():
+                    raise KeyboardInterrupt
+
+    def run_saved(
         self, checkpoint: Path, log: Path, name: str, callback: Callable[["Refinement"], None] | None = None
     ) -> None:
-        """Step to the end, from `checkpoint` if there is one; lines of `log` (JSON) hold every step's numbers.
+        """Run to the end, from `checkpoint` if there is one; lines of `log` (JSON) hold every step's numbers.
 
-        `callback` is called after every step. A progress bar shows the remaining time.
+        The checkpoint is renewed every few steps, and when an interrupt stops the run.
         """
         if checkpoint.exists():
             self.load(checkpoint)
             logger.info("%s goes on at step %d", name, self.step_number)
         _forget_later_lines(log, name, self.step_number)
-        steps = self.settings.steps
-        with (
-            log.open("a") as file,
-            tqdm(total=steps, initial=self.step_number, desc=name, unit="step", dynamic_ncols=True) as bar,
-        ):
-            while self.step_number < steps:
-                record = self.step()
-                file.write(json.dumps({"stage": name} | record) + "\n")
-                bar.update()
+        with log.open("a") as file:
+
+            def after_step(refinement: Refinement) -> None:
+                file.write(json.dumps({"stage": name} | self.history[-1]) + "\n")
                 if callback is not None:
-                    callback(self)
-                if self.step_number % self.settings.checkpoint_steps == 0 and self.step_number < steps:
+                    callback(refinement)
+                if self.step_number % self.settings.checkpoint_steps == 0 and self.step_number < self.settings.steps:
                     file.flush()
                     self.save(checkpoint)
 
+            try:
+                self.run(callback=after_step, title=name)
+            except KeyboardInterrupt:
+                file.flush()
+                self.save(checkpoint)
+                raise
+
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
+        """Pictures of the scene as it is now, by what they show; nothing of the run changes."""
+        with torch.no_grad():
+            return self.scene.preview(cameras.to(self.device))
+
+    def fork(self, guidance: GuidanceModel | None = None, **changes: object) -> "Refinement":
+        """A second refinement that goes on from this step by itself, with other settings.
+
+        Both have the same past and the same random numbers to come, so that what differs later is due to the changes.
+
+        Args:
+            guidance: another one, such as SDS instead of VSD; by default the same. The second network is a copy.
+            changes: fields of `Refine`: `schedules=…`, `rates=…`, `weights=…`, `t_max=…`, ….
+        """
+        guidance = guidance or self.guidance
+        if isinstance(guidance, VSDGuidance):
+            guidance = replace(guidance, lora=copy_lora(guidance.lora))
+        generator = torch.Generator(self.generator.device)
+        other = Refinement(copy.deepcopy(self.scene), guidance, replace(self.settings, **changes), generator)
+        tensors, metadata = self._state()
+        if isinstance(guidance, VSDGuidance) and not isinstance(self.guidance, VSDGuidance):
+            tensors |= other._second_network()
+        other._set_state({name: tensor.detach().clone() for name, tensor in tensors.items()}, metadata, "the fork")
+        other.history = list(self.history)
+        return other
+
     def save(self, path: Path) -> None:
         """Write the whole state, atomically."""
-        tensors = {f"scene.{key}": value for key, value in self.scene.state_dict().items()}
-        tensors |= {f"optimizer.{key}": value for key, value in _optimizer_tensors(self.optimizer).items()}
-        if self.lora_optimizer is not None:
-            tensors |= {f"lora.{key}": value for key, value in lora_state(self.guidance.lora).items()}
-            tensors |= {
-                f"lora_optimizer.{key}": value for key, value in _optimizer_tensors(self.lora_optimizer).items()
-            }
-        tensors["generator"] = self.generator.get_state()
-        save_tensors(path, tensors, {"step": str(self.step_number)})
+        save_tensors(path, *self._state())
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote.
+        """Read what `save` wrote. Settings may have changed since then: they are named in the log, and hold from here.
 
         Raises:
             InputError: the file is truncated or belongs to another scene or guidance.
         """
-        tensors, metadata = load_tensors(path)
+        self._set_state(*load_tensors(path), str(path))
 
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        tensors = {f"scene.{key}": value for key, value in self.scene.state_dict().items()}
+        tensors |= {f"optimizer.{key}": value for key, value in _optimizer_tensors(self.optimizer).items()}
+        tensors |= self._second_network() | {"generator": self.generator.get_state()}
+        return tensors, {"step": str(self.step_number), "settings": json.dumps(self._settings())}
+
+    def _settings(self) -> dict[str, str]:
+        return {path: repr(value) for path, value in flat_settings(self.settings).items()}
+
+    def _second_network(self) -> dict[str, Tensor]:
+        """VSD's LoRA, its optimiser and the renders it is trained on; nothing without one."""
+        if self.lora_optimizer is None:
+            return {}
+        optimizer = _optimizer_tensors(self.lora_optimizer)
+        return (
+            {f"lora.{key}": value for key, value in lora_state(self.guidance.lora).items()}
+            | {f"lora_optimizer.{key}": value for key, value in optimizer.items()}
+            | {f"renders.{key}": value for key, value in self.renders.state().items()}
+        )
+
+    def _set_state(self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str) -> None:
         def part(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
         if "generator" not in tensors or not metadata.get("step", "").isdecimal():
-            raise InputError(f"{path} is not a checkpoint of a refinement; delete it to start this stage again")
-        load_into(self.scene, part("scene."), str(path))
+            raise InputError(f"{source} is not a checkpoint of a refinement; delete it to start this stage again")
+        load_into(self.scene, part("scene."), source)
         _load_optimizer(self.optimizer, part("optimizer."))
         if self.lora_optimizer is not None:
-            load_lora_state(self.guidance.lora, part("lora."), str(path))
+            load_lora_state(self.guidance.lora, part("lora."), source)
             _load_optimizer(self.lora_optimizer, part("lora_optimizer."))
+            self.renders.set_state(part("renders."), self.device)
         self.generator.set_state(tensors["generator"])
         self.step_number = int(metadata["step"])
+        before, now = json.loads(metadata.get("settings", "{}")), self._settings()
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        if before and changed:
+            logger.info("from step %d on with other settings: %s", self.step_number, ", ".join(changed))
 
 
 def _finite(group: dict) -> bool:

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geodream_lib.cameras import Cameras
-from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render, training_background
+from geodream_lib.field import (
+    HashEncoding,
+    NeuSField,
+    TextureDecoder,
+    normal_colors,
+    occupancy_grid,
+    render,
+    solid_background,
+    training_background,
+)
 from geodream_lib.field.cube import cube_points
 from geodream_lib.mesh import DMTet, normal_consistency, render_normals, render_texture, uniform_laplacian
 from geodream_lib.presets import Field
@@ -66,6 +75,19 @@ class FieldScene(nn.Module):
         }
         return Shot(rendered.rgb, terms)
 
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
+        """Colour on white, and normals."""
+        settings, white = self.settings, solid_background(torch.ones(3))
+        seen = render(
+            self.field,
+            cameras,
+            samples_per_ray=settings.samples_per_ray,
+            background=white,
+            occupancy=occupancy_grid(self.field, resolution=settings.occupancy_resolution),
+            cos_anneal_ratio=settings.cos_anneal_ratio,
+        )
+        return {"colour": seen.rgb, "normals": normal_colors(seen.normal, seen.opacity)}
+
 
 class GeometryScene(nn.Module):
     """Stage 4, first: the tetrahedral grid's mesh, shown to the guidance as its normal map on the background 'black'.
@@ -88,6 +110,11 @@ class GeometryScene(nn.Module):
             "laplacian": uniform_laplacian(vertices, faces),
         }
         return Shot(images, terms)
+
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
+        """Normals on white."""
+        vertices, faces = self.dmtet.mesh()
+        return {"normals": render_normals(cameras, vertices, faces, vertices.new_ones(len(cameras), 3))}
 
 
 class TextureScene(nn.Module):
@@ -120,3 +147,8 @@ class TextureScene(nn.Module):
         random = self.darkest + (1 - self.darkest) * torch.rand(len(cameras), 3, generator=generator)
         images = render_texture(cameras, self.vertices, self.faces, self.color, random.to(self.vertices))
         return Shot(images, {})
+
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
+        """Colour on white."""
+        white = self.vertices.new_ones(len(cameras), 3)
+        return {"colour": render_texture(cameras, self.vertices, self.faces, self.color, white)}

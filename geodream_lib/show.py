@@ -44,11 +44,6 @@ def to_uint8(image: Float[Tensor, "*b h w 3"]) -> np.ndarray:
     return (image.detach().cpu().float().clamp(0, 1) * 255 + 0.5).byte().numpy()
 
 
-def normal_colors(normals: Float[Tensor, "*b h w 3"], opacity: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w 3"]:
-    """World normals as colours ((n+1)/2) on white."""
-    return (normals / 2 + 0.5) * opacity[..., None] + (1 - opacity[..., None])
-
-
 @torch.no_grad()
 def render_plain(cameras: Cameras, path: Path | str) -> Float[Tensor, "n h w 3"]:
     """A mesh file (PLY) as grey plaster on white, lit from a fixed direction of the world: shape without colour."""

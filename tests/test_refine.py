@@ -2,6 +2,8 @@
 
 import errno
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,19 @@ import torch
 from torch import nn
 
 from geodream_lib import storage
-from geodream_lib.cameras import Cameras
+from geodream_lib.cameras import Cameras, orbit
 from geodream_lib.errors import InputError
 from geodream_lib.field import HashEncoding, NeuSField
 from geodream_lib.guidance import (
     Guided,
     LatentDiffusion,
+    SDSGuidance,
     ViewPrompts,
     VSDGuidance,
     add_camera_lora,
     encode_prompts,
     load_diffusion,
+    lora_state,
 )
 from geodream_lib.presets import Field, Guidance, Refine
 from geodream_lib.refine import Refinement
@@ -37,7 +41,7 @@ SETTINGS = Refine(
     schedules={"volume": paper_volume(320), "encoding": paper_texture(320)},
     t_max=annealed(2, 0.98, 0.5, 2, STEPS),
     weights={"sparsity": constant(0.1)},
-    guidance=Guidance(lora_rank=2),
+    guidance=Guidance(lora_rank=2, lora_steps=2, lora_warmup=1),
     checkpoint_steps=HALF,
 )
 # Half of the steps is no multiple of the occupancy's interval: what was measured at step 2 is used at step 3.
@@ -77,6 +81,10 @@ def make(diffusion: LatentDiffusion):
     return fresh
 
 
+class Killed(Exception):
+    """The process ended here."""
+
+
 class Dot(nn.Module):
     """The smallest scene: one colour on every pixel."""
 
@@ -90,6 +98,9 @@ class Dot(nn.Module):
     def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
         images = self.color.expand(len(cameras), cameras.height, cameras.width, 3)
         return Shot(images, {"darkness": (1 - images).mean()})
+
+    def preview(self, cameras: Cameras) -> dict[str, torch.Tensor]:
+        return {"colour": self.color.expand(len(cameras), cameras.height, cameras.width, 3)}
 
 
 class Towards:
@@ -119,26 +130,26 @@ def test_killed_and_resumed_gives_the_same_bits_as_never_stopped(make, tmp_path:
 
     def killed(refinement: Refinement) -> None:
         if refinement.step_number == STEPS - 1:
-            raise KeyboardInterrupt
+            raise Killed
 
     whole = make()
-    whole.run(tmp_path / "whole.safetensors", tmp_path / "whole.jsonl", "refine")
+    whole.run_saved(tmp_path / "whole.safetensors", tmp_path / "whole.jsonl", "refine")
     checkpoint, log = tmp_path / "checkpoint.safetensors", tmp_path / "log.jsonl"
-    with pytest.raises(KeyboardInterrupt):
-        make().run(checkpoint, log, "refine", killed)
+    with pytest.raises(Killed):
+        make().run_saved(checkpoint, log, "refine", killed)
     assert load_tensors(checkpoint)[1]["step"] == str(HALF)
     with log.open("a") as file:
         file.write('{"stage": "refine", "st')  # the line that was being written
     resumed = make()
     seen: list[int] = []
-    resumed.run(checkpoint, log, "refine", lambda refinement: seen.append(refinement.step_number))
+    resumed.run_saved(checkpoint, log, "refine", lambda refinement: seen.append(refinement.step_number))
     assert seen == list(range(HALF + 1, STEPS + 1))
 
     whole.save(tmp_path / "a.safetensors")
     resumed.save(tmp_path / "b.safetensors")
     (a, _), (b, _) = load_tensors(tmp_path / "a.safetensors"), load_tensors(tmp_path / "b.safetensors")
     prefixes = {name.split(".")[0] for name in a}
-    assert prefixes == {"scene", "optimizer", "lora", "lora_optimizer", "generator"} and a.keys() == b.keys()
+    assert prefixes == {"scene", "optimizer", "lora", "lora_optimizer", "renders", "generator"} and a.keys() == b.keys()
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert log.read_text() == (tmp_path / "whole.jsonl").read_text()
 
@@ -147,6 +158,138 @@ def test_killed_and_resumed_gives_the_same_bits_as_never_stopped(make, tmp_path:
         after = whole.scene.parameter_groups()[name]
         moved = any(not torch.equal(p, q) for p, q in zip(group, after, strict=True))
         assert moved, f"nothing was tested: {name} did not move"
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not(interrupts: int):
+    refinement, ended = dot(), []
+
+    def pressed(refinement: Refinement) -> None:
+        for _ in range(interrupts if refinement.step_number == 3 else 0):
+            signal.raise_signal(signal.SIGINT)
+        ended.append(refinement.step_number)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        refinement.run(callback=pressed)
+    assert ended == [1, 2, 3][: 4 - interrupts] and signal.getsignal(signal.SIGINT) is before
+    refinement.run()
+    whole = dot()
+    whole.run()
+    assert torch.equal(refinement.scene.color, whole.scene.color) and refinement.history == whole.history
+
+
+@pytest.mark.needs_golden("vsd")
+def test_an_interrupted_run_leaves_what_it_needs_to_go_on_from_its_last_step(make, tmp_path: Path):
+    checkpoint, log = tmp_path / "checkpoint.safetensors", tmp_path / "log.jsonl"
+
+    def pressed(refinement: Refinement) -> None:
+        if refinement.step_number == HALF - 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make().run_saved(checkpoint, log, "refine", pressed)
+    assert load_tensors(checkpoint)[1]["step"] == str(HALF - 1)
+    resumed, whole = make(), make()
+    resumed.run_saved(checkpoint, log, "refine")
+    whole.run()
+    assert len(log.read_text().splitlines()) == STEPS
+    assert resumed.history == whole.history[HALF - 1 :]
+    for parameter, expected in zip(resumed.scene.parameters(), whole.scene.parameters(), strict=True):
+        assert torch.equal(parameter, expected)
+
+
+@pytest.mark.needs_golden("vsd")
+def test_a_fork_without_changes_has_the_same_future_and_neither_sees_the_other(make):
+    whole, parent = make(), make()
+    whole.run()
+    parent.run(HALF)
+    fork = parent.fork()
+    fork.run()
+    assert parent.step_number == HALF and fork.history == whole.history
+    parent.run()
+    for refinement in (parent, fork):
+        for name, tensor in refinement.scene.state_dict().items():
+            assert torch.equal(tensor, whole.scene.state_dict()[name]), name
+        for name, tensor in lora_state(refinement.guidance.lora).items():
+            assert torch.equal(tensor, lora_state(whole.guidance.lora)[name]), name
+    shared, own = fork.guidance.lora.unet.conv_in.weight, parent.guidance.lora.unet.conv_in.weight
+    assert shared is own, "frozen weights are not copied"
+
+
+@pytest.mark.needs_golden("vsd")
+def test_a_fork_goes_its_own_way_from_the_step_of_the_change(make):
+    parent = make()
+    parent.run(HALF)
+    schedules = parent.settings.schedules | {"volume": constant(0.0)}
+    still = parent.fork(schedules=schedules)
+    start = still.scene.field.volume.detach().clone()
+    still.run()
+    parent.run()
+    # AdamW moves by its rate alone: at zero nothing moves, whatever the gradient.
+    assert torch.equal(still.scene.field.volume, start) and not torch.equal(parent.scene.field.volume, start)
+    assert still.history[:HALF] == parent.history[:HALF]
+    assert still.history[HALF]["loss"] == parent.history[HALF]["loss"], "the same cameras and the same noise"
+
+
+@pytest.mark.needs_golden("vsd")
+def test_a_fork_may_change_its_guidance_in_both_directions(make):
+    parent = make()
+    parent.run(1)
+    guidance = parent.guidance
+    plain = parent.fork(guidance=SDSGuidance(guidance.diffusion, guidance.prompts, scale=7.5))
+    plain.run(1)
+    assert "lora" in parent.history[-1] and "lora" not in plain.history[-1]
+    back = plain.fork(guidance=guidance)
+    back.run(1)
+    assert "lora" in back.history[-1] and len(back.history) == 3
+    stronger = parent.fork(guidance=replace(guidance, scale=50.0))
+    stronger.run(1)
+    parent.run(1)
+    assert stronger.history[-1]["guidance"] > parent.history[-1]["guidance"]
+
+
+@pytest.mark.needs_golden("vsd")
+def test_the_second_network_follows_renders_of_before(make):
+    """It takes `lora_steps` steps for one of the field, and warms up on renders of the start before the first."""
+    refinement = make()
+    steps = []
+    refinement.lora_optimizer.register_step_post_hook(lambda *_: steps.append(len(refinement.renders)))
+    refinement.step()
+    warm_up = 16  # renders of the start
+    assert steps == [warm_up, warm_up, warm_up + 1], "one of the warm-up, the step's own, one more from what is kept"
+    refinement.step()
+    assert len(steps) == 5 and len(refinement.renders) == warm_up + 2
+    assert "lora_gain" in refinement.history[0] and "lora_gain" not in refinement.history[1]
+
+
+@pytest.mark.needs_golden("vsd")
+def test_looking_at_a_run_does_not_change_it(make):
+    watched, alone = make(), make()
+    cameras = orbit([0.0, 90.0], 15.0, 2.75, 40.0, 8)
+
+    def look(refinement: Refinement) -> None:
+        pictures = refinement.preview(cameras)
+        assert {name: tuple(picture.shape) for name, picture in pictures.items()} == {
+            "colour": (2, 8, 8, 3),
+            "normals": (2, 8, 8, 3),
+        }
+
+    watched.run(callback=look)
+    alone.run()
+    assert watched.history == alone.history
+
+
+def test_a_checkpoint_goes_on_under_other_settings_and_says_which(tmp_path: Path, caplog):
+    refinement = dot()
+    refinement.run(2)
+    refinement.save(tmp_path / "checkpoint.safetensors")
+    other = dot(rates={"color": 0.05})
+    with caplog.at_level("INFO"):
+        other.load(tmp_path / "checkpoint.safetensors")
+    assert "from step 2 on with other settings: rates.color" in caplog.text
+    other.run()
+    assert other.history[0]["rate.color"] == 0.05
 
 
 @pytest.mark.needs_golden("vsd")
@@ -167,7 +310,7 @@ def test_rates_follow_the_schedules_stretched_to_the_run(make):
 
 def test_the_loop_goes_where_the_guidance_points(tmp_path: Path):
     refinement = dot(Towards(0.0))
-    refinement.run(tmp_path / "checkpoint.safetensors", tmp_path / "log.jsonl", "dot")
+    refinement.run_saved(tmp_path / "checkpoint.safetensors", tmp_path / "log.jsonl", "dot")
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(losses) == 8 and losses[:5] == sorted(losses[:5], reverse=True) and losses[-1] < losses[0] / 10
 
@@ -184,12 +327,12 @@ def test_what_is_not_finite_stops_the_run_before_the_parameters_move(broken: str
     refinement = dot(Towards(broken=broken, after=5))
     before: list[torch.Tensor] = []
     with pytest.raises(FloatingPointError, match=f"step 5: .*{broken}.* not finite; lower the rates"):
-        refinement.run(checkpoint, log, "dot", lambda r: before.append(r.scene.color.detach().clone()))
+        refinement.run_saved(checkpoint, log, "dot", lambda r: before.append(r.scene.color.detach().clone()))
     assert torch.equal(refinement.scene.color, before[-1]) and refinement.step_number == 5
     assert load_tensors(checkpoint)[1]["step"] == "4" and len(log.read_text().splitlines()) == 5
     # With the cause mended, the same run goes on from the checkpoint.
     mended = dot(Towards())
-    mended.run(checkpoint, log, "dot")
+    mended.run_saved(checkpoint, log, "dot")
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == list(range(8)) and torch.isfinite(mended.scene.color).all()
 
@@ -197,7 +340,7 @@ def test_what_is_not_finite_stops_the_run_before_the_parameters_move(broken: str
 def test_resuming_keeps_the_log_of_other_stages(tmp_path: Path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"stage": "other", "step": 7}\n{"stage": "dot", "step": 0}\n')
-    dot().run(tmp_path / "checkpoint.safetensors", log, "dot")
+    dot().run_saved(tmp_path / "checkpoint.safetensors", log, "dot")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in lines] == [("other", 7)] + [("dot", step) for step in range(8)]
 

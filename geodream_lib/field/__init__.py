@@ -4,7 +4,7 @@ from geodream_lib.field.background import Background, solid_background, training
 from geodream_lib.field.hash_encoding import HashEncoding
 from geodream_lib.field.neus_field import NeuSField
 from geodream_lib.field.occupancy import occupancy_grid
-from geodream_lib.field.render import Rendered, render
+from geodream_lib.field.render import Rendered, normal_colors, render
 from geodream_lib.field.texture import TextureDecoder
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "NeuSField",
     "Rendered",
     "TextureDecoder",
+    "normal_colors",
     "occupancy_grid",
     "render",
     "solid_background",

@@ -110,3 +110,8 @@ def render_samples(
     sums = torch.cat([weight[:, None], (weight * samples.distance)[:, None], normal], dim=-1)
     sums = sums.new_zeros(count, 5).index_add(0, ray, sums)
     return color, sums[:, 0], sums[:, 1], sums[:, 2:]
+
+
+def normal_colors(normals: Float[Tensor, "*b h w 3"], opacity: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w 3"]:
+    """World normals as colours ((n+1)/2) on white."""
+    return (normals / 2 + 0.5) * opacity[..., None] + (1 - opacity[..., None])

@@ -43,6 +43,12 @@ def add_camera_lora(
     return Denoiser(unet, denoiser.scheduler, denoiser.autocast).to(denoiser.alphas_cumprod.device).eval()
 
 
+def copy_lora(lora: Denoiser) -> Denoiser:
+    """Another epsilon_l that is the same now and is trained by itself; the frozen weights are the same tensors."""
+    frozen = [tensor for tensor in (*lora.parameters(), *lora.buffers()) if not tensor.requires_grad]
+    return copy.deepcopy(lora, memo={id(tensor): tensor for tensor in frozen})
+
+
 def lora_parameters(lora: Denoiser) -> list[nn.Parameter]:
     """What the LoRA optimiser trains: low-rank factors and camera embedding."""
     return [parameter for parameter in lora.parameters() if parameter.requires_grad]

@@ -78,11 +78,32 @@ def lora_loss(
     return F.mse_loss(raw, lora.target(latents, noise, t))
 
 
+@torch.no_grad()
+def lora_gain(
+    base: Denoiser,
+    lora: Denoiser,
+    latents: Float[Tensor, "b c h w"],
+    plain_text: Float[Tensor, "b tokens d"],
+    camera: Float[Tensor, "b 16"],
+    t: Int[Tensor, " b"],
+    noise: Float[Tensor, "b c h w"],
+) -> float:
+    """The part of the frozen network's error that the second one saves on rendered images, at the same noise.
+
+    0: it knows no more of the renders than the network it started as (VSD is then SDS with less noise); 1: it knows
+    them by heart. Negative where training spoiled it.
+    """
+    noisy, target = lora.add_noise(latents, noise, t), lora.target(latents, noise, t)
+    frozen = F.mse_loss(base.raw(noisy, t, plain_text), target)
+    return 1 - (F.mse_loss(lora.raw(noisy, t, plain_text, camera), target) / frozen).item()
+
+
 @dataclass(frozen=True)
 class VSDGuidance:
     """Variational score distillation as the refinement loop calls it; the defaults are the released numbers.
 
-    diffusion: epsilon_pretrain with its VAE and text encoder. lora: epsilon_l, made by `add_camera_lora`.
+    diffusion: epsilon_pretrain with its VAE and text encoder. lora: epsilon_l, made by `add_camera_lora`. base: the
+    frozen network it was made of where that is another than epsilon_pretrain, for `gain`.
     scale: guidance of the pretrained network. lora_scale: camera guidance of the other one.
     lora_timesteps: timesteps per image in the LoRA loss. camera_drop: probability that the LoRA loss of a step sees
     no camera.
@@ -96,6 +117,7 @@ class VSDGuidance:
     lora_timesteps: int = 1
     camera_drop: float = 0.1
     perp_neg: bool = False
+    base: Denoiser | None = None
 
     def __call__(
         self,
@@ -139,7 +161,7 @@ class VSDGuidance:
     ) -> Float[Tensor, ""]:
         """The LoRA loss of rendered latents with its own timesteps (all of them, not `t_range`) and noise.
 
-        Also for further LoRA steps on kept renders. One coin drops the camera of the whole batch.
+        One coin drops the camera of the whole batch.
         """
         n = self.lora_timesteps * len(latents)
         t = draw_timesteps(n, 0, self.lora.steps - 1, generator, latents.device)
@@ -148,3 +170,12 @@ class VSDGuidance:
         if torch.rand((), generator=generator, device=generator.device) < self.camera_drop:
             camera = torch.zeros_like(camera)
         return lora_loss(self.lora, latents, self.prompts.plain.expand(len(latents), -1, -1), camera, t, noise)
+
+    def gain(
+        self, latents: Float[Tensor, "b c h w"], cameras_c2w: Float[Tensor, "b 4 4"], generator: torch.Generator
+    ) -> float:
+        """`lora_gain` on rendered latents, at timesteps and with noise of its own."""
+        t = draw_timesteps(len(latents), 0, self.lora.steps - 1, generator, latents.device)
+        noise = draw_normal(latents.shape, generator, latents.device)
+        text, camera = self.prompts.plain.expand(len(latents), -1, -1), cameras_c2w.flatten(1).to(latents.device)
+        return lora_gain(self.base or self.diffusion.denoiser, self.lora, latents, text, camera, t, noise)

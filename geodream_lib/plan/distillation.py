@@ -34,13 +34,13 @@ def distillation_cost(preset: Preset, guidance: Guidance) -> DistillationCost:
         InputError: a local network of the preset is not there.
     """
     lora = preset.lora if guidance.kind == "vsd" else ""
-    rank, timesteps = guidance.lora_rank, guidance.lora_timesteps
-    return _distillation_cost(preset.text_to_image, lora, preset.precision, guidance.kind, rank, timesteps)
+    follower = guidance.lora_rank, guidance.lora_timesteps, guidance.lora_steps
+    return _distillation_cost(preset.text_to_image, lora, preset.precision, guidance.kind, *follower)
 
 
 @functools.cache  # geometry and texture ask the same
 def _distillation_cost(
-    text_to_image: str, lora: str, precision: str, kind: str, rank: int, timesteps: int
+    text_to_image: str, lora: str, precision: str, kind: str, rank: int, timesteps: int, lora_steps: int
 ) -> DistillationCost:
     dtype = getattr(torch, precision)
     prior = make_networks(text_to_image, ("unet", "vae", "text_encoder"), dtype)
@@ -61,6 +61,10 @@ def _distillation_cost(
         noisy = latents.repeat(times, 1, 1, 1).to(dtype)
         return network(noisy, t, encoder_hidden_states=text, class_labels=camera).sample.float()
 
+    def lora_loss(latents: Tensor) -> Tensor:
+        predicted = ask(follower, latents, timesteps)
+        return mse_loss(predicted, torch.empty_like(predicted))
+
     def step() -> None:
         """Algorithm 1, lines 13 to 15: encode, ask both networks, train the second, go back to the pixels."""
         posterior = vae.encode(image.to(dtype)).latent_dist
@@ -71,10 +75,11 @@ def _distillation_cost(
             if follower is not None:
                 ask(follower, fixed, 1)
         if follower is not None:
-            predicted = ask(follower, fixed, timesteps)
-            losses.append(mse_loss(predicted, torch.empty_like(predicted)))
+            losses.append(lora_loss(fixed))
         for loss in losses:
             loss.backward()
+        for _ in range(lora_steps - 1 if follower is not None else 0):
+            lora_loss(fixed).backward()
 
     cost = trace(step)
     return DistillationCost(count_parameters(frozen), weight_bytes(frozen), trained, size, cost)

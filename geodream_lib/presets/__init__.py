@@ -2,7 +2,7 @@
 
 from geodream_lib.presets.fidelity import Difference, differences, released
 from geodream_lib.presets.load import FAST_VARIABLE, FIDELITIES, PRESETS, load_preset
-from geodream_lib.presets.settings import Cameras, Field, Guidance, Mesh, Preset, Refine, Views, Volume
+from geodream_lib.presets.settings import Cameras, Field, Guidance, Mesh, Preset, Refine, Views, Volume, flat_settings
 
 __all__ = [
     "FAST_VARIABLE",
@@ -18,6 +18,7 @@ __all__ = [
     "Views",
     "Volume",
     "differences",
+    "flat_settings",
     "load_preset",
     "released",
 ]

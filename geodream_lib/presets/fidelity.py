@@ -1,9 +1,8 @@
 """Where the paper's text and the released code disagree: the paper is the default, `released` gives the other."""
 
-import dataclasses
 from dataclasses import dataclass, replace
 
-from geodream_lib.presets.settings import Preset, Refine
+from geodream_lib.presets.settings import Preset, Refine, flat_settings
 from geodream_lib.schedules import released_texture, released_volume
 
 # Setting: what the paper says, what was released, and what the difference does.
@@ -77,25 +76,9 @@ def released(preset: Preset) -> Preset:
 
 def differences(preset: Preset) -> list[Difference]:
     """Every setting that `released` changes in a preset, in the order of the stages."""
-    before, after = _flat(preset), _flat(released(preset))
+    before, after = flat_settings(preset), flat_settings(released(preset))
     return [
         Difference(setting, before[setting], after[setting], REASONS[setting])
         for setting in before
         if before[setting] != after[setting]
     ]
-
-
-def _flat(settings: object, prefix: str = "") -> dict[str, object]:
-    """Every leaf by its dotted path; schedules are leaves."""
-    entries = {}
-    items = settings.items() if isinstance(settings, dict) else _fields(settings)
-    for name, value in items:
-        if isinstance(value, dict) or type(value).__module__ == Preset.__module__:
-            entries |= _flat(value, f"{prefix}{name}.")
-        else:
-            entries[prefix + name] = value
-    return entries
-
-
-def _fields(settings: object) -> list[tuple[str, object]]:
-    return [(field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings)]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from geodream_lib.errors import InputError
 from geodream_lib.schedules import Schedule, constant
@@ -98,8 +98,9 @@ class Guidance:
 
     kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network (7.5 as released, which makes the lab's
     colours glare). front, back, overhead: thresholds of the view-dependent prompts, degrees. lora_rank, lora_rate,
-    lora_timesteps: of the network that follows the renders. silent_camera: its camera embedding starts at zero, so that
-    it starts as the network it is a copy of; else at random, as released.
+    lora_timesteps: of the network that follows the renders. lora_steps: steps it takes for one of the scene, all but
+    one on renders of before. lora_warmup: steps on renders of the start before the scene moves. silent_camera: its
+    camera embedding starts at zero, so that it starts as the network it is a copy of; else at random, as released.
     """
 
     kind: str = "vsd"
@@ -110,6 +111,8 @@ class Guidance:
     lora_rank: int = 4
     lora_rate: float = 2e-3
     lora_timesteps: int = 1
+    lora_steps: int = 1
+    lora_warmup: int = 0
     silent_camera: bool = True
 
     def __post_init__(self) -> None:
@@ -219,3 +222,19 @@ class Preset:
         predictor = self.zero123plus if sides and self.views.predictor == "zero123plus" else self.zero123
         first = self.mvdream if sides else ""
         return [name for name in (first, predictor, self.cost_volume, self.text_to_image, self.lora) if name]
+
+
+def flat_settings(settings: object, prefix: str = "") -> dict[str, object]:
+    """Every setting by its dotted path, as overrides name them; schedules are one setting each."""
+    entries = {}
+    items = (
+        settings.items()
+        if isinstance(settings, dict)
+        else [(f.name, getattr(settings, f.name)) for f in fields(settings)]
+    )
+    for name, value in items:
+        if isinstance(value, dict) or type(value).__module__ == __name__:
+            entries |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            entries[prefix + name] = value
+    return entries

@@ -12,10 +12,12 @@ from geodream_lib.cameras import orbit
 from geodream_lib.guidance import (
     Denoiser,
     LatentDiffusion,
+    Renders,
     SDSGuidance,
     ViewPrompts,
     VSDGuidance,
     add_camera_lora,
+    copy_lora,
     encode_prompts,
     load_denoiser,
     load_diffusion,
@@ -174,3 +176,41 @@ def test_dropped_camera_is_not_seen(diffusion: LatentDiffusion, golden: Path) ->
         vsd = VSDGuidance(diffusion, lora, prompts, camera_drop=drop)
         here, elsewhere = (vsd.lora_step(latents, c2w, seeded(3)) for c2w in (CAMERAS.c2w, CAMERAS.c2w.flip(0)))
         assert torch.equal(here, elsewhere) == (drop == 1.0)
+
+
+def test_the_gain_is_what_training_taught_the_second_network(diffusion: LatentDiffusion) -> None:
+    """Nothing at first, since it begins as the frozen network; then it knows these latents better than that one."""
+    vsd = make_vsd(diffusion)
+    latents = torch.randn(2, 4, diffusion.latent_size, diffusion.latent_size, generator=seeded()) + 3
+    assert vsd.gain(latents, CAMERAS.c2w, seeded(1)) == pytest.approx(0, abs=1e-5)
+    optimizer = torch.optim.AdamW(lora_parameters(vsd.lora), lr=1e-2)
+    for step in range(20):
+        optimizer.zero_grad()
+        vsd.lora_step(latents, CAMERAS.c2w, seeded(step)).backward()
+        optimizer.step()
+    assert 0.05 < vsd.gain(latents, CAMERAS.c2w, seeded(1)) < 1
+
+
+def test_renders_are_kept_in_order_with_their_cameras_and_the_oldest_go() -> None:
+    renders = Renders(capacity=3)
+    for value in range(5):
+        renders.add(torch.full((1, 2, 1, 1), float(value)), torch.full((1, 4, 4), float(value)))
+    assert renders.latents[:, 0, 0, 0].tolist() == [2.0, 3.0, 4.0]
+    latents, cameras = renders.draw(20, seeded())
+    assert torch.equal(latents[:, 0, 0, 0], cameras[:, 0, 0]) and set(cameras[:, 0, 0].tolist()) == {2.0, 3.0, 4.0}
+    other = Renders(capacity=3)
+    other.set_state(renders.state(), torch.device("cpu"))
+    assert torch.equal(other.latents, renders.latents) and torch.equal(other.cameras, renders.cameras)
+
+
+def test_a_copied_second_network_shares_what_is_frozen_and_learns_alone(diffusion: LatentDiffusion) -> None:
+    lora = make_vsd(diffusion).lora
+    twin = copy_lora(lora)
+    trained = {id(parameter) for parameter in lora_parameters(lora)}
+    for parameter, other in zip(lora.parameters(), twin.parameters(), strict=True):
+        assert (parameter is other) == (id(parameter) not in trained) and torch.equal(parameter, other)
+    before = [parameter.detach().clone() for parameter in lora_parameters(lora)]
+    with torch.no_grad():
+        for parameter in lora_parameters(twin):
+            parameter += 1
+    assert all(torch.equal(*pair) for pair in zip(lora_parameters(lora), before, strict=True))
