@@ -21,10 +21,12 @@ from geodream_lib.field import (
     solid_background,
 )
 from geodream_lib.guidance import (
+    CoupledPrior,
     SDSGuidance,
     ViewPrompts,
     VSDGuidance,
     add_camera_lora,
+    couple_prior,
     encode_prompts,
     load_denoiser,
     load_diffusion,
@@ -38,12 +40,12 @@ from geodream_lib.mesh import (
     render_textured_mesh,
     unwrap,
 )
-from geodream_lib.presets import Guidance
+from geodream_lib.presets import Guidance, Refine
 from geodream_lib.refine import Refinement
 from geodream_lib.run import STAGES, Run
-from geodream_lib.scenes import FieldScene, GeometryScene, TextureScene
+from geodream_lib.scenes import FieldScene, GeometryScene, Particles, TextureScene
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
-from geodream_lib.views import PosedViews, RelativePose, pose_cameras, write_image
+from geodream_lib.views import PosedViews, RelativePose, Zero123, pose_cameras, read_image, write_image
 from geodream_lib.views.sources import viewpoints
 from geodream_lib.volume import (
     CostVolume,
@@ -146,11 +148,11 @@ def reconstruct_volume(run: Run) -> CostVolume:
     return volume
 
 
-def start_field(run: Run, volume: CostVolume) -> NeuSField:
-    """theta_1 from the cost volume, fresh theta_2 and theta_3 (Algorithm 1, lines 1 and 5)."""
+def start_field(run: Run, volume: CostVolume, particle: int = 0) -> NeuSField:
+    """theta_1 from the cost volume, fresh theta_2 and theta_3 (Algorithm 1, lines 1 and 5); new ones per particle."""
     networks, settings = load_cost_volume_networks(network_path(run.preset.cost_volume)), run.preset.field
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.generator("field").initial_seed())
+        torch.manual_seed(run.generator("field").initial_seed() + particle)
         encoding = HashEncoding(settings.levels, 2, settings.log2_table, settings.base_resolution, settings.growth)
         field = NeuSField(
             volume.volume,
@@ -182,20 +184,31 @@ def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> S
     )
 
 
+def couple(run: Run, settings: Refine) -> CoupledPrior | None:
+    """The 3D prior as a loss, where the settings ask for it (the paper's method does not)."""
+    if not any(value for _, value in settings.prior_weight.knots):
+        return None
+    reference = read_image(run.folder / "reference.png")
+    front = reference[:, : len(reference)]  # MVDream's four sides lie side by side
+    zero123 = Zero123.load(network_path(run.preset.zero123), run.device, run.dtype)
+    return couple_prior(zero123, front, run.preset.views.reference_elevation)
+
+
 def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
-    """Algorithm 1, lines 6 to 15: V, h_Omega and f'_t under the 2D prior, until a field is written to `neus/`."""
-    field, settings, generator = (
-        start_field(run, CostVolume.load(run.volume)),
-        run.preset.refine,
-        run.generator("refine"),
-    )
-    scene = FieldScene(field, run.preset.field)
-    refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
+    """Algorithm 1, lines 6 to 15: V, h_Omega and f'_t under the 2D prior, until fields are written to `neus/`."""
+    volume, settings, generator = CostVolume.load(run.volume), run.preset.refine, run.generator("refine")
+    fields = [start_field(run, volume, particle) for particle in range(run.preset.field.particles)]
+    scenes = [FieldScene(field, run.preset.field) for field in fields]
+    scene = scenes[0] if len(scenes) == 1 else Particles(scenes)
+    guidance = make_guidance(run, settings.guidance, generator)
+    refinement = Refinement(scene, guidance, settings, generator, couple(run, settings))
     checkpoint = run.field.with_name("checkpoint.safetensors")
     refinement.run_saved(checkpoint, run.log, "refine", progress)
-    field.save(run.field)
+    for particle, field in enumerate(fields[1:], start=1):
+        field.save(run.field.with_name(f"particle_{particle}.safetensors"))
+    fields[0].save(run.field)
     checkpoint.unlink(missing_ok=True)
-    return field
+    return fields[0]
 
 
 def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:

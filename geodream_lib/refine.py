@@ -22,6 +22,7 @@ from geodream_lib.cameras import Cameras
 from geodream_lib.cameras_sampling import sample_training_cameras
 from geodream_lib.errors import InputError
 from geodream_lib.guidance import (
+    CoupledPrior,
     Guided,
     Renders,
     VSDGuidance,
@@ -76,12 +77,21 @@ class Refinement:
         guidance: `SDSGuidance` or `VSDGuidance`; the latter's second network is trained along (Algorithm 1, line 15).
         settings: lengths, rates, schedules and weights.
         generator: CPU generator of the stage; all randomness of the loop comes from it.
+        prior: the 3D prior as a loss, by `settings.prior_weight`; for comparison, the method itself has none.
 
     `history` has one record for every step taken by this object: losses, the size of the gradient, learning rates.
     """
 
-    def __init__(self, scene: Scene, guidance: GuidanceModel, settings: Refine, generator: torch.Generator):
+    def __init__(
+        self,
+        scene: Scene,
+        guidance: GuidanceModel,
+        settings: Refine,
+        generator: torch.Generator,
+        prior: CoupledPrior | None = None,
+    ):
         self.scene, self.guidance, self.settings, self.generator = scene, guidance, settings, generator
+        self.prior = prior
         self.device = next(scene.parameters()).device
         self.step_number, self.history = 0, []
         groups = scene.parameter_groups()
@@ -131,6 +141,9 @@ class Refinement:
         loss = guided.loss
         for name, weight in settings.weights.items():
             loss = loss + self._at(weight) * shot.terms[name]
+        if self.prior is not None:
+            pull = self.prior(shot.images, azimuth, elevation, t_range, self.generator)
+            loss = loss + self._at(settings.prior_weight) * pull
         record = {"step": step, "loss": loss.item(), "guidance": guided.grad_norm.item()}
         record |= {name: term.item() for name, term in shot.terms.items()}
         if guided.lora_loss is not None:
@@ -277,7 +290,9 @@ class Refinement:
         if isinstance(guidance, VSDGuidance):
             guidance = replace(guidance, lora=copy_lora(guidance.lora))
         generator = torch.Generator(self.generator.device)
-        other = Refinement(copy.deepcopy(self.scene), guidance, replace(self.settings, **changes), generator)
+        other = Refinement(
+            copy.deepcopy(self.scene), guidance, replace(self.settings, **changes), generator, self.prior
+        )
         tensors, metadata = self._state()
         if isinstance(guidance, VSDGuidance) and not isinstance(self.guidance, VSDGuidance):
             tensors |= other._second_network()

@@ -3,6 +3,7 @@
 The refinement loop sees nothing else of them: images for the guidance, further loss terms by name, parameters by group.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,17 @@ class FieldScene(nn.Module):
         return self.field.parameter_groups()
 
     def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
+        if step % self.settings.occupancy_steps == 0:
+            self.measure_occupancy()
+        return self.shoot(cameras, generator)
+
+    def measure_occupancy(self) -> None:
+        """Where the surface is now."""
+        self.occupancy = occupancy_grid(self.field, resolution=self.settings.occupancy_resolution)
+
+    def shoot(self, cameras: Cameras, generator: torch.Generator) -> Shot:
+        """Render with the occupancy that was measured last."""
         settings = self.settings
-        if step % settings.occupancy_steps == 0:
-            self.occupancy = occupancy_grid(self.field, resolution=settings.occupancy_resolution)
         background = training_background(
             self.field.background, settings.random_background, generator, darkest=settings.darkest
         )
@@ -87,6 +96,35 @@ class FieldScene(nn.Module):
             cos_anneal_ratio=settings.cos_anneal_ratio,
         )
         return {"colour": seen.rgb, "normals": normal_colors(seen.normal, seen.opacity)}
+
+
+class Particles(nn.Module):
+    """Several fields for one prompt: samples of the distribution that VSD fits, each step shows one of them.
+
+    With one it is the paper's method; with several (ProlificDreamer) the second network learns what all of them look
+    like, and pushes them apart.
+    """
+
+    def __init__(self, scenes: Sequence[FieldScene]):
+        super().__init__()
+        self.scenes = nn.ModuleList(scenes)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = [scene.parameter_groups() for scene in self.scenes]
+        return {name: [parameter for group in groups for parameter in group[name]] for name in groups[0]}
+
+    def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
+        """The others get no gradient, so the optimiser leaves them where they are."""
+        if step % self.scenes[0].settings.occupancy_steps == 0:
+            for scene in self.scenes:
+                scene.measure_occupancy()
+        chosen = int(torch.randint(len(self.scenes), (), generator=generator))
+        return self.scenes[chosen].shoot(cameras, generator)
+
+    def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
+        """Colour and normals of every particle."""
+        seen = [scene.preview(cameras) for scene in self.scenes]
+        return {f"particle {i} {name}": images for i, part in enumerate(seen) for name, images in part.items()}
 
 
 class GeometryScene(nn.Module):

@@ -25,9 +25,9 @@ from geodream_lib.guidance import (
     load_diffusion,
     lora_state,
 )
-from geodream_lib.presets import Field, Guidance, Refine
+from geodream_lib.presets import PRESETS, Field, Guidance, Refine, load_preset
 from geodream_lib.refine import Refinement
-from geodream_lib.scenes import FieldScene, Shot
+from geodream_lib.scenes import FieldScene, Particles, Shot
 from geodream_lib.schedules import annealed, constant, paper_texture, paper_volume
 from geodream_lib.storage import load_tensors, save_tensors
 from geodream_lib.volume import GeometryDecoder
@@ -264,6 +264,27 @@ def test_the_second_network_follows_renders_of_before(make):
 
 
 @pytest.mark.needs_golden("vsd")
+def test_of_several_particles_one_moves_at_a_time_and_all_in_the_end(make):
+    scenes = [make().scene for _ in range(3)]
+    refinement = make()
+    refinement = Refinement(Particles(scenes), refinement.guidance, SETTINGS, seeded(3))
+
+    def tables() -> list[torch.Tensor]:
+        return [scene.field.encoding.table.detach().clone() for scene in scenes]
+
+    start, moved = tables(), set()
+    for _ in range(STEPS):
+        before = tables()
+        refinement.step()
+        moving = [i for i, after in enumerate(tables()) if not torch.equal(after, before[i])]
+        assert len(moving) == 1
+        moved |= set(moving)
+    assert moved == {0, 1, 2}, "with this seed all are drawn within six steps"
+    assert all(not torch.equal(now, then) for now, then in zip(tables(), start, strict=True))
+    assert len(refinement.preview(orbit([0.0], 15.0, 2.75, 40.0, 8))) == 3 * 2
+
+
+@pytest.mark.needs_golden("vsd")
 def test_looking_at_a_run_does_not_change_it(make):
     watched, alone = make(), make()
     cameras = orbit([0.0, 90.0], 15.0, 2.75, 40.0, 8)
@@ -382,6 +403,22 @@ def test_a_checkpoint_that_is_damaged_or_foreign_is_refused(tmp_path: Path):
     save_tensors(checkpoint, tensors, {"step": "1"})
     with pytest.raises(InputError, match="does not fit Dot: missing color; unknown shape"):
         dot().load(checkpoint)
+
+
+def test_the_coupled_prior_pulls_by_its_weight_and_the_method_has_none():
+    """Magic123's design beside the paper's: a second loss on the same renders."""
+
+    def brighter(images, azimuth, elevation, t_range, generator) -> torch.Tensor:
+        return (images - 2).square().mean()
+
+    alone, coupled = dot(Towards(0.5)), dot(Towards(0.5), prior_weight=constant(0.1))
+    coupled.prior = brighter
+    assert coupled.step()["loss"] == pytest.approx(alone.step()["loss"] + 0.1 * 1.5**2)
+    assert coupled.scene.color.min() > 0.5 and alone.scene.color.tolist() == [0.5] * 3
+    for name in PRESETS:
+        preset = load_preset(name)
+        for stage in (preset.refine, preset.mesh.geometry, preset.mesh.texture):
+            assert stage.prior_weight == constant(0.0)
 
 
 def test_a_rate_or_schedule_for_nothing_is_refused():

@@ -125,7 +125,8 @@ class Refine:
 
     size: height and width of the renders by step. rates: base learning rate of each parameter group; schedules: its
     factor by step (1 where none is given). t_min, t_max: range of timesteps as fractions. weights: of the terms beside
-    the guidance, by step. Schedules are written for any length and stretched to `steps`.
+    the guidance, by step. prior_weight: of the 3D prior as a loss, the coupled design that the paper argues against
+    (see `guidance.coupled`). Schedules are written for any length and stretched to `steps`.
     """
 
     steps: int
@@ -136,6 +137,7 @@ class Refine:
     t_min: Schedule = constant(0.02)
     t_max: Schedule = constant(0.75)
     weights: dict[str, Schedule] = field(default_factory=dict)
+    prior_weight: Schedule = constant(0.0)
     guidance: Guidance = Guidance()
     cameras: Cameras = Cameras()
     weight_decay: float = 0.0
@@ -150,7 +152,8 @@ class Field:
     steps of training; what the lab's learnt in 2600 (s = 86) would spread an outline over three pixels.
     color_from_position: the texture decoder sees the position beside its encoding, as eq. (8) says.
     random_background: probability of one random colour instead of the learnt background; darkest: the darkest of them
-    (the lab's 2D prior has seen objects on light backgrounds only).
+    (the lab's 2D prior has seen objects on light backgrounds only). particles: fields that are refined side by side,
+    all followed by VSD's one second network; the first one becomes the mesh.
     """
 
     levels: int = 8
@@ -165,6 +168,7 @@ class Field:
     occupancy_steps: int = 16
     random_background: float = 1.0
     darkest: float = 0.6
+    particles: int = 1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPVisionModelWithProjection
@@ -242,7 +242,7 @@ class Zero123(nn.Module):
         sample: Float[Tensor, "n c hl wl"],
         token: Float[Tensor, "n 1 d"],
         latent: Float[Tensor, "n c hl wl"],
-        t: int,
+        t: int | Int[Tensor, " n"],
         guidance: float,
     ) -> Float[Tensor, "n c hl wl"]:
         """uncond + guidance (cond - uncond); zeros in place of both conditions are the unconditional half."""
@@ -250,6 +250,7 @@ class Zero123(nn.Module):
         beside = torch.cat([torch.zeros_like(latent), latent])
         context = torch.cat([torch.zeros_like(token), token]).to(self.unet.dtype)
         noisy = torch.cat([sample, sample]).to(self.unet.dtype)
+        t = torch.cat([t, t]) if isinstance(t, Tensor) else t
         output = self.unet(torch.cat([noisy, beside], dim=1), t, encoder_hidden_states=context).sample.float()
         unconditional, conditional = output.chunk(2)
         return unconditional + guidance * (conditional - unconditional)
