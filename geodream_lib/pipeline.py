@@ -21,12 +21,10 @@ from geodream_lib.field import (
     solid_background,
 )
 from geodream_lib.guidance import (
-    CoupledPrior,
     SDSGuidance,
     ViewPrompts,
     VSDGuidance,
     add_camera_lora,
-    couple_prior,
     encode_prompts,
     load_denoiser,
     load_diffusion,
@@ -45,7 +43,16 @@ from geodream_lib.refine import Refinement
 from geodream_lib.run import STAGES, Run
 from geodream_lib.scenes import FieldScene, GeometryScene, Particles, TextureScene
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
-from geodream_lib.views import PosedViews, RelativePose, Zero123, pose_cameras, read_image, write_image
+from geodream_lib.views import (
+    CoupledPrior,
+    PosedViews,
+    RelativePose,
+    Zero123,
+    couple_prior,
+    pose_cameras,
+    read_image,
+    write_image,
+)
 from geodream_lib.views.sources import viewpoints
 from geodream_lib.volume import (
     CostVolume,

@@ -22,7 +22,6 @@ from geodream_lib.cameras import Cameras
 from geodream_lib.cameras_sampling import sample_training_cameras
 from geodream_lib.errors import InputError
 from geodream_lib.guidance import (
-    CoupledPrior,
     Guided,
     Renders,
     VSDGuidance,
@@ -36,9 +35,11 @@ from geodream_lib.presets import Refine, flat_settings
 from geodream_lib.scenes import Shot
 from geodream_lib.schedules import Schedule
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
+from geodream_lib.views import CoupledPrior
 
 logger = logging.getLogger(__name__)
 
+LORA = "lora"  # the second network's name among rates and schedules
 GAIN_STEPS = 16  # between two measurements of how well the second network knows the renders
 WARM_UP_BATCHES = 16  # of renders of the start, for the second network's first steps
 
@@ -95,7 +96,7 @@ class Refinement:
         self.device = next(scene.parameters()).device
         self.step_number, self.history = 0, []
         groups = scene.parameter_groups()
-        unknown = set(settings.schedules) - set(settings.rates) | set(settings.rates) - set(groups)
+        unknown = set(settings.schedules) - set(settings.rates) - {LORA} | set(settings.rates) - set(groups)
         if unknown:
             raise InputError(f"no parameter group {sorted(unknown)}; this stage has {', '.join(groups)}")
         # betas and eps as released
@@ -108,8 +109,8 @@ class Refinement:
         self.lora_optimizer = None
         if isinstance(guidance, VSDGuidance):
             self.lora_optimizer = torch.optim.AdamW(
-                lora_parameters(guidance.lora),
-                settings.guidance.lora_rate,
+                [{"params": lora_parameters(guidance.lora), "name": LORA}],
+                self.settings.guidance.lora_rate,
                 betas=(0.9, 0.99),
                 eps=1e-15,
                 weight_decay=0,
@@ -117,12 +118,14 @@ class Refinement:
         self.renders = Renders()
 
     def rates(self, step: int) -> dict[str, float]:
-        """Learning rate of every parameter group at a step: base rate times schedule."""
-        settings = self.settings
+        """Learning rate of every parameter group, and of the second network, at a step: base rate times schedule."""
+        settings, bases = self.settings, dict(self.settings.rates)
+        if self.lora_optimizer is not None:
+            bases[LORA] = settings.guidance.lora_rate
         return {
             name: base
             * (settings.schedules[name].scaled(settings.steps).value(step) if name in settings.schedules else 1)
-            for name, base in settings.rates.items()
+            for name, base in bases.items()
         }
 
     def step(self) -> dict[str, float]:
@@ -151,11 +154,11 @@ class Refinement:
         self._check_finite({name: math.isfinite(value) for name, value in record.items()})
 
         rates = self.rates(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["name"]]
         losses = {self.optimizer: loss}
         if self.lora_optimizer is not None:
             losses[self.lora_optimizer] = guided.lora_loss
+        for group in [group for optimizer in losses for group in optimizer.param_groups]:
+            group["lr"] = rates[group["name"]]
         self._descend(losses)
         if self.lora_optimizer is not None:
             self.renders.add(guided.latents, cameras.c2w)
@@ -187,9 +190,7 @@ class Refinement:
         for optimizer, loss in losses.items():
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-        self._check_finite(
-            {f"gradient of {group.get('name', 'lora')}": _finite(group) for o in losses for group in o.param_groups}
-        )
+        self._check_finite({f"gradient of {group['name']}": _finite(group) for o in losses for group in o.param_groups})
         for optimizer in losses:
             optimizer.step()
 

@@ -63,6 +63,26 @@ def constant(value: float = 1.0) -> Schedule:
     return Schedule(((0, value),), total_steps=1)
 
 
+def parse_schedule(text: str) -> Schedule:
+    """A curve by its corners, `PART:VALUE` with the part of the run from 0 to 1, as a person types it.
+
+    `"0:0.1 0.5:1 1:0.3"` grows to the full rate until half of the run and falls from there.
+
+    Raises:
+        InputError: not such corners, or not in order.
+    """
+    try:
+        knots = tuple(tuple(float(number) for number in corner.split(":")) for corner in text.split())
+        if not knots or any(len(knot) != 2 or not 0 <= knot[0] <= 1 for knot in knots):
+            raise ValueError
+    except ValueError as error:
+        raise InputError(
+            f"{text!r} is not a schedule; expected corners PART:VALUE with the part of the run from 0 to 1, such as "
+            "'0:0.1 0.5:1 1:0.3'"
+        ) from error
+    return Schedule(knots, total_steps=1)
+
+
 def annealed(start: float, v0: float, v1: float, end: float, total_steps: int) -> Schedule:
     """`v0` until step `start`, then linearly to `v1` at step `end`: `[start, v0, v1, end]` in threestudio's configs.
 

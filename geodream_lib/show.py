@@ -20,6 +20,7 @@ from tqdm import tqdm
 from geodream_lib.cameras import Cameras
 from geodream_lib.mesh import antialias, interpolate, rasterize
 from geodream_lib.mesh.geometry import vertex_normals
+from geodream_lib.schedules import Schedule
 from geodream_lib.storage import atomic_write
 
 LABEL_WIDTH = 104
@@ -113,6 +114,21 @@ def plot_curves(curves: Mapping[str, Sequence[float]], *, ylabel: str, log: bool
     axes.set(xlabel="step", ylabel=ylabel, title=title)
     if log:
         axes.set_yscale("log")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_schedules(schedules: Mapping[str, Schedule], total_steps: int, *, ylabel: str = "", title: str = "") -> Figure:
+    """Schedules over a run of `total_steps` steps, one line for each; the corners are marked."""
+    figure = Figure(figsize=(7, 2.8), dpi=DPI, layout="constrained")
+    axes, steps = figure.subplots(), np.linspace(0, total_steps, 400)
+    for label, schedule in schedules.items():
+        schedule = schedule.scaled(total_steps)
+        (line,) = axes.plot(steps, schedule.values(steps), label=label)
+        corners = [knot for knot in schedule.knots if knot[0] <= total_steps]
+        axes.plot(*zip(*corners, strict=True), "o", color=line.get_color(), markersize=3)
+    axes.set(xlabel="step", ylabel=ylabel, title=title)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return figure

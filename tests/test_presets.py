@@ -64,6 +64,19 @@ def test_a_number_for_a_schedule_is_the_ablation_of_it():
     assert {refine.schedules["volume"].value(step) for step in range(0, refine.steps, 7)} == {1.0}
 
 
+def test_a_schedule_of_ones_own_is_typed_by_its_corners():
+    refine = load_preset("lab", {"refine.schedules.volume": "0:0.1 0.5:1 1:0.3"}).refine
+    volume = refine.schedules["volume"].scaled(refine.steps)
+    assert [volume.value(part * refine.steps) for part in (0, 0.5, 1)] == [0.1, 1.0, 0.3]
+    with pytest.raises(InputError, match="not a schedule"):
+        load_preset("lab", {"refine.schedules.volume": "0:0.1 2:1"})
+
+
+def test_what_is_off_by_default_can_be_switched_on_and_off():
+    assert load_preset("lab", {"refine.guidance.lora_warmup": 64}).refine.guidance.lora_warmup == 64
+    assert load_preset("lab", {"refine.guidance.lora_warmup": 0}).refine.guidance.lora_warmup == 0
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "wrong"),
     [

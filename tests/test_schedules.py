@@ -12,6 +12,7 @@ from geodream_lib.schedules import (
     constant,
     paper_texture,
     paper_volume,
+    parse_schedule,
     released_texture,
     released_volume,
     square_root,
@@ -74,6 +75,17 @@ def test_constant_stays_constant_at_every_length() -> None:
 def test_bad_knots_are_refused(knots: tuple, total_steps: int) -> None:
     with pytest.raises(InputError):
         Schedule(knots, total_steps)
+
+
+def test_a_curve_can_be_typed_by_its_corners() -> None:
+    schedule = parse_schedule("0:0.1 0.5:1 1:0.3").scaled(200)
+    assert [schedule.value(step) for step in (0, 50, 100, 150, 200)] == pytest.approx([0.1, 0.55, 1.0, 0.65, 0.3])
+
+
+@pytest.mark.parametrize("text", ["", "0:0.1 0.5", "0:a", "0:1:2", "-1:1 1:1", "0:1 2:1", "1:0 0:1", "0:nan"])
+def test_corners_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="schedule"):
+        parse_schedule(text)
 
 
 @pytest.mark.needs_golden("one2345")

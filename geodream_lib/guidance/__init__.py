@@ -1,6 +1,5 @@
 """Guidance by a 2D prior: latent diffusion, view-dependent prompts, SDS, VSD and its LoRA (paper section 2.2)."""
 
-from geodream_lib.guidance.coupled import CoupledPrior, couple_prior
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion
 from geodream_lib.guidance.load import load_denoiser, load_diffusion
 from geodream_lib.guidance.lora import add_camera_lora, copy_lora, load_lora_state, lora_parameters, lora_state
@@ -10,7 +9,6 @@ from geodream_lib.guidance.sds import Guided, SDSGuidance
 from geodream_lib.guidance.vsd import VSDGuidance
 
 __all__ = [
-    "CoupledPrior",
     "Denoiser",
     "Guided",
     "LatentDiffusion",
@@ -20,7 +18,6 @@ __all__ = [
     "ViewPrompts",
     "add_camera_lora",
     "copy_lora",
-    "couple_prior",
     "encode_prompts",
     "load_denoiser",
     "load_diffusion",

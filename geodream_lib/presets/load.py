@@ -10,7 +10,7 @@ from geodream_lib.presets.fidelity import released
 from geodream_lib.presets.lab import lab_preset
 from geodream_lib.presets.paper import colab_preset, paper_preset
 from geodream_lib.presets.settings import Preset, Refine
-from geodream_lib.schedules import Schedule, constant
+from geodream_lib.schedules import Schedule, constant, parse_schedule
 
 FAST_VARIABLE = "GEODREAM_FAST"
 FAST_FACTOR = 20
@@ -23,7 +23,8 @@ def load_preset(
 ) -> Preset:
     """The named preset with `overrides` such as `{"refine.steps": 500}` applied last.
 
-    A number in place of a schedule, `{"refine.schedules.volume": 1}`, holds for the whole run.
+    A number in place of a schedule, `{"refine.schedules.volume": 1}`, holds for the whole run; a curve is written as
+    its corners, `"0:0.1 0.5:1 1:0.3"` (see `schedules.parse_schedule`).
 
     fidelity: "paper", or "released" for what the released code does where the two disagree (see `fidelity`).
 
@@ -64,7 +65,9 @@ def _override(settings: object, path: str, keys: list[str], value: str | int | f
 
 
 def _converted(path: str, old: object, value: str | int | float) -> object:
-    """`value` in the type of the setting it replaces; a schedule becomes that number for the whole run."""
+    """`value` in the type of the setting it replaces; a schedule is a number for the whole run, or its corners."""
+    if isinstance(old, Schedule) and ":" in str(value):
+        return parse_schedule(str(value))
     kind = float if isinstance(old, Schedule) else type(old)
     if kind is bool:
         if str(value).lower() not in ("true", "false"):
@@ -76,7 +79,7 @@ def _converted(path: str, old: object, value: str | int | float) -> object:
         new = kind(value)
     except ValueError as error:
         raise InputError(f"setting {path} is {value!r}; expected {kind.__name__}") from error
-    if (kind is int and new < 1) or (kind is float and not math.isfinite(new)):
+    if (kind is int and new < min(1, old)) or (kind is float and not math.isfinite(new)):
         raise InputError(f"setting {path} is {value!r}; expected a {'positive' if kind is int else 'finite'} number")
     return constant(new) if isinstance(old, Schedule) else new
 

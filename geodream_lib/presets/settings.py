@@ -124,9 +124,10 @@ class Refine:
     """One optimisation: its length, what it sees, how fast each parameter group moves, and what else is asked of it.
 
     size: height and width of the renders by step. rates: base learning rate of each parameter group; schedules: its
-    factor by step (1 where none is given). t_min, t_max: range of timesteps as fractions. weights: of the terms beside
-    the guidance, by step. prior_weight: of the 3D prior as a loss, the coupled design that the paper argues against
-    (see `guidance.coupled`). Schedules are written for any length and stretched to `steps`.
+    factor by step (1 where none is given), and that of the second network by the name "lora". t_min, t_max: range of
+    timesteps as fractions. weights: of the terms beside the guidance, by step. prior_weight: of the 3D prior as a loss,
+    the coupled design that the paper argues against (see `views.coupled`). Schedules are written for any length and
+    stretched to `steps`.
     """
 
     steps: int

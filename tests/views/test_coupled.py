@@ -9,8 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from geodream_lib.guidance import CoupledPrior, couple_prior
-from geodream_lib.views import CameraProjection, Zero123
+from geodream_lib.views import CameraProjection, CoupledPrior, Zero123, couple_prior
 
 pytestmark = pytest.mark.needs_golden("vsd")
 SIZE, ELEVATION = 16, 15.0

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geodream_lib.guidance.diffusion import Denoiser, draw_normal
 from geodream_lib.guidance.sds import as_loss, draw_timesteps, timestep_bounds, timestep_weight
-from geodream_lib.views import Zero123, pose_token
+from geodream_lib.views.zero123.model import Zero123, pose_token
 
 
 @dataclass(frozen=True)
