@@ -64,23 +64,27 @@ def main(arguments: list[str] | None = None) -> int:
 def generate(arguments: argparse.Namespace) -> int:
     """A prompt goes in, a mesh comes out; or the stages up to `--until`."""
     from geodream_lib.pipeline import draw_pictures, run_stage
+    from geodream_lib.processes import current_processes
     from geodream_lib.run import STAGES, create_run
 
-    run = create_run(
-        arguments.prompt,
-        arguments.out,
-        arguments.preset,
-        arguments.seed,
-        arguments.image,
-        dict(arguments.overrides),
-        arguments.fidelity,
-    )
+    processes = current_processes()
+    with processes.main_first():
+        run = create_run(
+            arguments.prompt,
+            arguments.out,
+            arguments.preset,
+            arguments.seed,
+            arguments.image,
+            dict(arguments.overrides),
+            arguments.fidelity,
+        )
     seconds = {}
     for stage in STAGES[: STAGES.index(arguments.until) + 1]:
-        if not run.is_done(stage):
-            started = time.monotonic()
-            run_stage(run, stage)
+        started = time.monotonic()
+        if run_stage(run, stage):
             seconds[stage] = time.monotonic() - started
+    if not processes.is_main:
+        return 0
     if arguments.until == STAGES[-1] and not all(picture.exists() for picture in run.pictures):
         started = time.monotonic()
         draw_pictures(run)
@@ -96,17 +100,19 @@ def generate(arguments: argparse.Namespace) -> int:
 def one_stage(arguments: argparse.Namespace) -> int:
     """One stage of a run that was started before."""
     from geodream_lib.pipeline import run_stage
+    from geodream_lib.processes import current_processes
     from geodream_lib.run import open_run
 
     run, stage = open_run(arguments.run), arguments.stage
-    product = run.products(stage)[-1]
-    if run.is_done(stage):
-        print(f"{product} is there already; delete it to have it and what follows made again")
+    product, started = run.products(stage)[-1], time.monotonic()
+    made = run_stage(run, stage)
+    if not current_processes().is_main:
         return 0
-    started = time.monotonic()
-    run_stage(run, stage)
-    print(product)
-    print(f"{stage} {time.monotonic() - started:.0f} s")
+    if made:
+        print(product)
+        print(f"{stage} {time.monotonic() - started:.0f} s")
+    else:
+        print(f"{product} is there already; delete it to have it and what follows made again")
     return 0
 
 

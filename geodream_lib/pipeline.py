@@ -39,6 +39,7 @@ from geodream_lib.mesh import (
     unwrap,
 )
 from geodream_lib.presets import Guidance, Refine
+from geodream_lib.processes import current_processes
 from geodream_lib.refine import Refinement
 from geodream_lib.run import STAGES, Run
 from geodream_lib.scenes import FieldScene, GeometryScene, Particles, TextureScene
@@ -78,28 +79,35 @@ def generate(run: Run, progress: Progress | None = None) -> TexturedMesh:
     return TexturedMesh.load_glb(run.mesh)
 
 
-def run_stage(run: Run, stage: str, progress: Progress | None = None) -> None:
+def run_stage(run: Run, stage: str, progress: Progress | None = None) -> bool:
     """One stage, if it is not done; what later stages made from an earlier version of it is removed.
+
+    Returns whether there was something to do.
+
+    Of several processes (see `processes`) all optimise, and the main one alone does the rest and writes.
 
     Raises:
         InputError: an earlier stage is not done.
     """
-    if run.is_done(stage):
+    processes = current_processes()
+    if not processes.any(not run.is_done(stage)):
         logger.info("%s is done", stage)
-        return
+        return False
     missing = [s for s in STAGES[: STAGES.index(stage)] if not run.is_done(s)]
     if missing:
         raise InputError(f"{run.folder} has no {missing[0]} yet; run: geodream {missing[0]} {run.folder}")
     run.check_ready()
-    run.forget_after(stage)
-    if stage == "views":
-        predict_views(run)
-    elif stage == "volume":
-        reconstruct_volume(run)
-    elif stage == "refine":
+    processes.wait()  # all have looked before the main one writes
+    if processes.is_main:
+        run.forget_after(stage)
+    if stage in ("views", "volume") and processes.is_main:
+        predict_views(run) if stage == "views" else reconstruct_volume(run)
+    processes.wait()
+    if stage == "refine":
         refine_field(run, progress)
-    else:
+    elif stage == "mesh":
         fine_tune_mesh(run, progress)
+    return True
 
 
 def predict_views(run: Run) -> PosedViews:
@@ -208,21 +216,29 @@ def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
     scenes = [FieldScene(field, run.preset.field) for field in fields]
     scene = scenes[0] if len(scenes) == 1 else Particles(scenes)
     guidance = make_guidance(run, settings.guidance, generator)
-    refinement = Refinement(scene, guidance, settings, generator, couple(run, settings))
+    processes = current_processes()
+    refinement = Refinement(scene, guidance, settings, generator, couple(run, settings), processes)
     checkpoint = run.field.with_name("checkpoint.safetensors")
     refinement.run_saved(checkpoint, run.log, "refine", progress)
-    for particle, field in enumerate(fields[1:], start=1):
-        field.save(run.field.with_name(f"particle_{particle}.safetensors"))
-    fields[0].save(run.field)
-    checkpoint.unlink(missing_ok=True)
+    if processes.is_main:
+        for particle, field in enumerate(fields[1:], start=1):
+            field.save(run.field.with_name(f"particle_{particle}.safetensors"))
+        fields[0].save(run.field)
+        checkpoint.unlink(missing_ok=True)
+    processes.wait()
     return fields[0]
 
 
-def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
-    """Algorithm 1, lines 16 to 20: the field as a DMTet, refined on its normals, then its texture; `mesh.glb`."""
+def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh | None:
+    """Algorithm 1, lines 16 to 20: the field as a DMTet, refined on its normals, then its texture; `mesh.glb`.
+
+    Of several processes the main one alone has the mesh in the end.
+    """
+    processes = current_processes()
     field = NeuSField.load(run.field).to(run.device)
     if not run.geometry.exists():
-        run.texture.unlink(missing_ok=True)  # of another shape
+        if processes.is_main:
+            run.texture.unlink(missing_ok=True)  # of another shape
         refine_geometry(run, field, progress)
     vertices, faces = (x.detach() for x in DMTet.load(run.geometry).to(run.device).mesh())
     vertices, faces = remove_floaters(vertices, faces)
@@ -231,11 +247,16 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
         load_into(scene, load_tensors(run.texture)[0], str(run.texture))
     else:
         settings, generator = run.preset.mesh.texture, run.generator("texture")
-        refinement = Refinement(scene, make_guidance(run, settings.guidance, generator), settings, generator)
+        guidance = make_guidance(run, settings.guidance, generator)
+        refinement = Refinement(scene, guidance, settings, generator, processes=processes)
         checkpoint = run.texture.with_name("texture-checkpoint.safetensors")
         refinement.run_saved(checkpoint, run.log, "texture", progress)
-        save_tensors(run.texture, scene.state_dict())
-        checkpoint.unlink(missing_ok=True)
+        if processes.is_main:
+            save_tensors(run.texture, scene.state_dict())
+            checkpoint.unlink(missing_ok=True)
+        processes.wait()
+    if not processes.is_main:
+        return None
     mesh = bake(scene, run.preset.mesh.atlas_size, run.preset.mesh.atlas_padding)
     mesh.save_obj(run.folder / "mesh" / "mesh.obj")
     mesh.save_glb(run.mesh)
@@ -244,14 +265,17 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh:
 
 def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None) -> None:
     """theta_4: signed distances and displacements of a tetrahedral grid, from the refined field."""
+    processes = current_processes()
     dmtet = DMTet.from_sdf(field.sdf, run.preset.mesh.grid_resolution, run.device)
     settings, generator = run.preset.mesh.geometry, run.generator("geometry")
     guidance = make_guidance(run, settings.guidance, generator)
-    refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator)
+    refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator, processes=processes)
     checkpoint = run.geometry.with_name("geometry-checkpoint.safetensors")
     refinement.run_saved(checkpoint, run.log, "geometry", progress)
-    dmtet.save(run.geometry)
-    checkpoint.unlink(missing_ok=True)
+    if processes.is_main:
+        dmtet.save(run.geometry)
+        checkpoint.unlink(missing_ok=True)
+    processes.wait()
 
 
 def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], faces: Tensor) -> TextureScene:

@@ -32,6 +32,7 @@ from geodream_lib.guidance import (
 )
 from geodream_lib.interrupt import interrupt_later
 from geodream_lib.presets import Refine, flat_settings
+from geodream_lib.processes import Processes
 from geodream_lib.scenes import Shot
 from geodream_lib.schedules import Schedule
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
@@ -77,8 +78,10 @@ class Refinement:
         scene: see `scenes`.
         guidance: `SDSGuidance` or `VSDGuidance`; the latter's second network is trained along (Algorithm 1, line 15).
         settings: lengths, rates, schedules and weights.
-        generator: CPU generator of the stage; all randomness of the loop comes from it.
+        generator: CPU generator of the stage; all randomness of the loop comes from a copy of it.
         prior: the 3D prior as a loss, by `settings.prior_weight`; for comparison, the method itself has none.
+        processes: those that split every batch with this one (see `processes`); alone by default. All must be given the
+            same everything else.
 
     `history` has one record for every step taken by this object: losses, the size of the gradient, learning rates.
     """
@@ -90,9 +93,12 @@ class Refinement:
         settings: Refine,
         generator: torch.Generator,
         prior: CoupledPrior | None = None,
+        processes: Processes | None = None,
     ):
-        self.scene, self.guidance, self.settings, self.generator = scene, guidance, settings, generator
-        self.prior = prior
+        self.scene, self.guidance, self.settings, self.prior = scene, guidance, settings, prior
+        self.processes = processes or Processes()
+        self.processes.share(settings.batch_size)
+        self.generator = self.processes.generator(generator)
         self.device = next(scene.parameters()).device
         self.step_number, self.history = 0, []
         groups = scene.parameter_groups()
@@ -132,7 +138,7 @@ class Refinement:
         """One iteration of Algorithm 1's loop; returns what is logged of it.
 
         Raises:
-            FloatingPointError: a loss or a gradient is not finite; the parameters are still those before the step.
+            FloatingPointError: a loss or a gradient is not finite; the parameters it belongs to have not moved.
         """
         settings, step = self.settings, self.step_number
         if step == 0 and self.lora_optimizer is not None:
@@ -147,10 +153,7 @@ class Refinement:
         if self.prior is not None:
             pull = self.prior(shot.images, azimuth, elevation, t_range, self.generator)
             loss = loss + self._at(settings.prior_weight) * pull
-        record = {"step": step, "loss": loss.item(), "guidance": guided.grad_norm.item()}
-        record |= {name: term.item() for name, term in shot.terms.items()}
-        if guided.lora_loss is not None:
-            record["lora"] = guided.lora_loss.item()
+        record = {"step": step} | self._numbers(loss, guided, shot)
         self._check_finite({name: math.isfinite(value) for name, value in record.items()})
 
         rates = self.rates(step)
@@ -161,7 +164,7 @@ class Refinement:
             group["lr"] = rates[group["name"]]
         self._descend(losses)
         if self.lora_optimizer is not None:
-            self.renders.add(guided.latents, cameras.c2w)
+            self._keep(guided.latents, cameras)
             self._follow(settings.guidance.lora_steps - 1)
             if step % GAIN_STEPS == 0:
                 record["lora_gain"] = self._gain()
@@ -169,11 +172,20 @@ class Refinement:
         self.history.append(record | {f"rate.{name}": rate for name, rate in rates.items()})
         return self.history[-1]
 
+    def _numbers(self, loss: Float[Tensor, ""], guided: Guided, shot: Shot) -> dict[str, float]:
+        """What is logged of a step: averages over all processes, and the norm of the whole batch's gradient."""
+        numbers = {"loss": loss, "guidance": guided.grad_norm.square()} | shot.terms
+        if guided.lora_loss is not None:
+            numbers[LORA] = guided.lora_loss
+        means = self.processes.mean(torch.stack([value.detach().float() for value in numbers.values()])).tolist()
+        record = dict(zip(numbers, means, strict=True))
+        return record | {"guidance": math.sqrt(record["guidance"] * self.processes.count)}
+
     def _at(self, schedule: Schedule) -> float:
         return schedule.scaled(self.settings.steps).value(self.step_number)
 
     def _cameras(self) -> tuple[Cameras, Float[Tensor, " b"], Float[Tensor, " b"]]:
-        """Algorithm 1, line 7: a batch of random cameras with their azimuths and elevations."""
+        """Algorithm 1, line 7: this process's part of a batch of random cameras, with their azimuths and elevations."""
         settings = self.settings
         cameras, azimuth, elevation, _ = sample_training_cameras(
             settings.batch_size,
@@ -183,13 +195,15 @@ class Refinement:
             size=round(self._at(settings.size)),
             generator=self.generator,
         )
-        return cameras.to(self.device), azimuth, elevation
+        mine = self.processes.share(settings.batch_size)
+        return cameras[mine].to(self.device), azimuth[mine], elevation[mine]
 
     def _descend(self, losses: dict[torch.optim.Optimizer, Float[Tensor, ""]]) -> None:
         """One step of every optimiser down its own loss, or none of them where a gradient is not finite."""
         for optimizer, loss in losses.items():
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            self.processes.average_gradients([p for group in optimizer.param_groups for p in group["params"]])
         self._check_finite({f"gradient of {group['name']}": _finite(group) for o in losses for group in o.param_groups})
         for optimizer in losses:
             optimizer.step()
@@ -202,13 +216,17 @@ class Refinement:
                     cameras, _, _ = self._cameras()
                     images = self.scene(cameras, 0, self.generator).images
                     latents = self.guidance.diffusion.encode_images(images, self.generator)
-                    self.renders.add(latents, cameras.c2w)
+                    self._keep(latents, cameras)
             self._follow(self.settings.guidance.lora_warmup)
+
+    def _keep(self, latents: Float[Tensor, "b c h w"], cameras: Cameras) -> None:
+        self.renders.add(self.processes.gather(latents), self.processes.gather(cameras.c2w.to(latents.device)))
 
     def _follow(self, steps: int) -> None:
         """Algorithm 1, line 15, on renders of the steps before."""
         for _ in range(steps):
-            latents, cameras = self.renders.draw(self.settings.batch_size, self.generator)
+            mine = self.settings.batch_size // self.processes.count
+            latents, cameras = self.renders.draw(mine, self.generator)
             self._descend({self.lora_optimizer: self.guidance.lora_step(latents, cameras, self.generator)})
 
     def _gain(self) -> float:
@@ -234,7 +252,14 @@ class Refinement:
         """
         end = self.settings.steps if steps is None else min(self.settings.steps, self.step_number + steps)
         with (
-            tqdm(total=end, initial=self.step_number, desc=title, unit="step", dynamic_ncols=True) as bar,
+            tqdm(
+                total=end,
+                initial=self.step_number,
+                desc=title,
+                unit="step",
+                dynamic_ncols=True,
+                disable=not self.processes.is_main,
+            ) as bar,
             interrupt_later() as interrupted,
         ):
             while self.step_number < end:
@@ -242,7 +267,7 @@ class Refinement:
                 bar.update()
                 if callback is not None:
                     callback(self)
-                if interrupted():
+                if self.processes.any(interrupted()):
                     raise KeyboardInterrupt
 
     def run_saved(
@@ -250,11 +275,16 @@ class Refinement:
     ) -> None:
         """Run to the end, from `checkpoint` if there is one; lines of `log` (JSON) hold every step's numbers.
 
-        The checkpoint is renewed every few steps, and when an interrupt stops the run.
+        The checkpoint is renewed every few steps, and when an interrupt stops the run. Of several processes the main
+        one alone writes.
         """
         if checkpoint.exists():
             self.load(checkpoint)
             logger.info("%s goes on at step %d", name, self.step_number)
+        self.processes.wait()
+        if not self.processes.is_main:
+            self.run(callback=callback, title=name)
+            return
         _forget_later_lines(log, name, self.step_number)
         with log.open("a") as file:
 
@@ -291,9 +321,8 @@ class Refinement:
         if isinstance(guidance, VSDGuidance):
             guidance = replace(guidance, lora=copy_lora(guidance.lora))
         generator = torch.Generator(self.generator.device)
-        other = Refinement(
-            copy.deepcopy(self.scene), guidance, replace(self.settings, **changes), generator, self.prior
-        )
+        scene, settings = copy.deepcopy(self.scene), replace(self.settings, **changes)
+        other = Refinement(scene, guidance, settings, generator, self.prior, self.processes)
         tensors, metadata = self._state()
         if isinstance(guidance, VSDGuidance) and not isinstance(self.guidance, VSDGuidance):
             tensors |= other._second_network()

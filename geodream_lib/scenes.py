@@ -25,6 +25,7 @@ from geodream_lib.field import (
 from geodream_lib.field.cube import cube_points
 from geodream_lib.mesh import DMTet, normal_consistency, render_normals, render_texture, uniform_laplacian
 from geodream_lib.presets import Field
+from geodream_lib.processes import draw_rows
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ class TextureScene(nn.Module):
         return self.texture(self.encoding((position + 1) / 2), position)
 
     def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
-        random = self.darkest + (1 - self.darkest) * torch.rand(len(cameras), 3, generator=generator)
+        random = draw_rows(lambda rows: torch.rand(rows, 3, generator=generator), len(cameras), generator)
+        random = self.darkest + (1 - self.darkest) * random
         images = render_texture(cameras, self.vertices, self.faces, self.color, random.to(self.vertices))
         return Shot(images, {})
 

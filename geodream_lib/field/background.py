@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodream_lib.processes import draw_rows
+
 # Colours [n, h, w, 3] in 0..1 for unit ray directions [n, h, w, 3].
 BackgroundColor = Callable[[Tensor], Tensor]
 
@@ -71,8 +73,9 @@ def training_background(
 
     def colors(directions: Tensor) -> Tensor:
         n = directions.shape[0]
-        replaced = torch.rand(n, generator=generator) < probability
-        random = solid_background(darkest + (1 - darkest) * torch.rand(n, 3, generator=generator))(directions)
+        replaced = draw_rows(lambda rows: torch.rand(rows, generator=generator), n, generator) < probability
+        colors = draw_rows(lambda rows: torch.rand(rows, 3, generator=generator), n, generator)
+        random = solid_background(darkest + (1 - darkest) * colors)(directions)
         return torch.where(replaced.to(directions.device)[:, None, None, None], random, environment(directions))
 
     return colors

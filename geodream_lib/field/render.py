@@ -11,6 +11,7 @@ from geodream_lib.field.background import BackgroundColor
 from geodream_lib.field.cube import Field
 from geodream_lib.field.sampling import Samples, sample_rays, section_length
 from geodream_lib.neus import packed_weights, section_alpha
+from geodream_lib.processes import draw_rows
 
 # A colour that contributes less than this is not looked up: the loss per pixel is below this times the sections kept.
 VISIBLE_WEIGHT = 1e-4
@@ -58,7 +59,9 @@ def render(
     """
     origins, directions = (x.reshape(-1, 3) for x in rays(cameras))
     count = origins.shape[0]
-    offset = torch.full((count,), 0.5) if generator is None else torch.rand(count, generator=generator)
+    offset = torch.full((count,), 0.5)
+    if generator is not None:
+        offset = draw_rows(lambda rows: torch.rand(rows, generator=generator), count, generator)
     samples = sample_rays(
         field,
         origins,

@@ -8,11 +8,16 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from geodream_lib.errors import InputError
+from geodream_lib.processes import draw_rows
 
 
 def draw_normal(shape: tuple[int, ...], generator: torch.Generator, device: torch.device | str) -> Float[Tensor, "..."]:
     """Standard normal numbers from `generator`, on `device`; the numbers do not depend on where they are needed."""
-    return torch.randn(shape, generator=generator, device=generator.device).to(device)
+
+    def draw(rows: int) -> Tensor:
+        return torch.randn((rows, *shape[1:]), generator=generator, device=generator.device)
+
+    return draw_rows(draw, shape[0], generator).to(device)
 
 
 class Denoiser(nn.Module):

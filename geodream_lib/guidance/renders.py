@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodream_lib.processes import draw_rows
+
 
 class Renders:
     """A ring of the latest `capacity` latents and the cameras they were seen from.
@@ -30,8 +32,11 @@ class Renders:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Float[Tensor, "k c h w"], Float[Tensor, "k 4 4"]]:
         """`count` of them with their cameras, each at random."""
-        index = torch.randint(len(self), (count,), generator=generator, device=generator.device)
-        index = index.to(self.latents.device)
+
+        def draw(rows: int) -> Tensor:
+            return torch.randint(len(self), (rows,), generator=generator, device=generator.device)
+
+        index = draw_rows(draw, count, generator).to(self.latents.device)
         return self.latents[index], self.cameras[index]
 
     def state(self) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodream_lib.guidance.diffusion import Denoiser, LatentDiffusion, draw_normal
 from geodream_lib.guidance.prompts import Condition, PromptEmbeddings, guided_noise
+from geodream_lib.processes import draw_rows
 
 Weighting = Literal["sds", "uniform", "fantasia3d"]
 
@@ -37,7 +38,11 @@ def draw_timesteps(
     n: int, first: int, last: int, generator: torch.Generator, device: torch.device | str
 ) -> Int[Tensor, " n"]:
     """`n` uniform timesteps from first to last, both included."""
-    return torch.randint(first, last + 1, (n,), generator=generator, device=generator.device).to(device)
+
+    def draw(rows: int) -> Tensor:
+        return torch.randint(first, last + 1, (rows,), generator=generator, device=generator.device)
+
+    return draw_rows(draw, n, generator).to(device)
 
 
 def timestep_weight(denoiser: Denoiser, t: Int[Tensor, " b"], weighting: Weighting = "sds") -> Float[Tensor, "b 1 1 1"]:

@@ -163,9 +163,9 @@ class VSDGuidance:
 
         One coin drops the camera of the whole batch.
         """
-        n = self.lora_timesteps * len(latents)
-        t = draw_timesteps(n, 0, self.lora.steps - 1, generator, latents.device)
-        noise = draw_normal((n, *latents.shape[1:]), generator, latents.device)
+        times, rows, last = range(self.lora_timesteps), len(latents), self.lora.steps - 1
+        t = torch.cat([draw_timesteps(rows, 0, last, generator, latents.device) for _ in times])
+        noise = torch.cat([draw_normal(latents.shape, generator, latents.device) for _ in times])
         camera = cameras_c2w.flatten(1).to(latents.device)
         if torch.rand((), generator=generator, device=generator.device) < self.camera_drop:
             camera = torch.zeros_like(camera)
