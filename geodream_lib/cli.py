@@ -116,6 +116,22 @@ def one_stage(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def sweep(arguments: argparse.Namespace) -> int:
+    """A run for every prompt of a list; 1 if one of them failed."""
+    from geodream_lib.sweep import Recipe, sweep
+    from geodream_lib.yardstick import read_prompts
+
+    recipe = Recipe(arguments.preset, arguments.seed, dict(arguments.overrides), arguments.fidelity)
+    swept = sweep(read_prompts(arguments.prompts), arguments.out, recipe, arguments.ray)
+    for folder in swept.folders:
+        print(folder)
+    for prompt, reason in swept.failed.items():
+        _fail(f"{prompt}: {reason}")
+    if swept.failed:
+        print(f"{len(swept.failed)} failed; the same command tries them again", file=sys.stderr)
+    return 1 if swept.failed else 0
+
+
 def reconstruct(arguments: argparse.Namespace) -> int:
     """Posed images to a mesh, without a prompt."""
     from geodream_lib.presets import load_preset
@@ -235,6 +251,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--until", choices=STAGES, default="mesh", metavar="STAGE", help=f"stop after {_names()}")
     _add_settings(command)
     command.set_defaults(command=generate)
+
+    command = commands.add_parser(
+        "sweep",
+        help="all stages for every prompt of a list, here or on a Ray cluster",
+        description="A run for every prompt. The same command again skips what is finished and tries the rest.",
+    )
+    command.add_argument("prompts", type=Path, metavar="FILE", help="one prompt a line, or a JSON list")
+    command.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="(default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    command.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster: auto, HOST:PORT, or local to start one")
+    _add_settings(command)
+    command.set_defaults(command=sweep)
 
     for stage, what in STAGES.items():
         command = commands.add_parser(

@@ -95,19 +95,22 @@ def known_prompts() -> list[str]:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """A JSON list of prompts, or of objects with a `prompt`.
+    """A text file with one prompt a line (empty lines and those that begin with # do not count), or a JSON list of
+    prompts or of objects with a `prompt`.
 
     Raises:
         InputError: the file cannot be read or holds something else.
     """
     try:
-        rows = json.loads(path.read_text())
+        text = path.read_text()
+        lines = [line.strip() for line in text.splitlines()]
+        rows = json.loads(text) if path.suffix == ".json" else [line for line in lines if line and line[0] != "#"]
         prompts = [row["prompt"] if isinstance(row, dict) else row for row in rows]
         if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
             raise TypeError("no list of prompts")
         return prompts
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f'no prompts in {path} ({error!r}); expected a JSON list such as ["a car"]') from error
+        raise InputError(f'no prompts in {path} ({error!r}); expected one a line, or JSON such as ["a car"]') from error
 
 
 def read_pictures(folder: Path, size: int) -> Float[Tensor, "n size size 3"]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geodream_lib import cli, lab, metrics
+from geodream_lib import cli, lab, metrics, sweep
 from geodream_lib.lab import survey, truth
 from geodream_lib.lab.evaluator_networks import make_clip, make_uni3d, make_viewpoint_network
 from geodream_lib.lab.networks import make_tokenizer
@@ -190,7 +190,7 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             made.append(run.prompt)
             leave_mesh(run)
 
-    monkeypatch.setattr(survey, "generate", generate)
+    monkeypatch.setattr(sweep, "generate", generate)
     return made
 
 
@@ -215,11 +215,11 @@ def test_the_report_is_one_page_with_everything_in_it(evaluators, generated, tmp
     assert "http" not in page and set(re.findall(r'src="(\w+):', page)) == {"data"}
 
 
-def test_runs_that_are_there_are_reused_and_short_ones_are_kept_apart(generated, tmp_path):
+def test_runs_that_are_there_are_reused_and_short_ones_are_kept_apart(evaluators, generated, tmp_path):
     for _ in range(2):
-        folders, failed = survey.survey([PROMPT, "a robot"], tmp_path / "out")
-        assert len(folders) == 1 and list(failed) == ["a robot"] and generated == [PROMPT]
-    survey.survey([PROMPT], tmp_path / "out", short=True)
+        measured = survey.report([PROMPT, "a robot"], tmp_path / "out")
+        assert len(measured.evaluations) == 1 and list(measured.skipped) == ["a robot"] and generated == [PROMPT]
+    survey.report([PROMPT], tmp_path / "out", short=True)
     assert generated == [PROMPT, PROMPT]
     configs = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("config.json")) if "car" in str(path)]
     assert len(configs) == 2 and configs[0]["overrides"] == {} and int(configs[1]["overrides"]["refine.steps"]) < 50
