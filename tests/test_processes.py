@@ -47,18 +47,23 @@ def test_a_batch_that_cannot_be_split_is_refused_with_one_that_can():
 @pytest.mark.slow
 @pytest.mark.needs_golden("vsd")
 def test_two_processes_take_the_steps_of_one(golden: Path, tmp_path: Path):
-    """Same losses, same parameters, same second network, up to the order of sums; the main process alone writes."""
-    result = launch(golden, tmp_path, STEPS)
-    assert result.returncode == 0, result.stderr
+    """Same losses, same parameters, same second network, up to the order of sums; the main process alone writes.
+
+    The first step is one process's, and two go on from its checkpoint.
+    """
     specification = importlib.util.spec_from_file_location("two_processes", SCRIPT)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     alone = module.make(golden, STEPS)
+    alone.run(1)
+    alone.save(tmp_path / "checkpoint.safetensors")
     alone.run()
+    result = launch(golden, tmp_path, STEPS)
+    assert result.returncode == 0, result.stderr
 
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in log] == list(range(STEPS))
-    for line, expected in zip(log, alone.history, strict=True):
+    assert [line["step"] for line in log] == list(range(1, STEPS))
+    for line, expected in zip(log, alone.history[1:], strict=True):
         for name, value in expected.items():
             assert line[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
     first, second = (load_tensors(tmp_path / f"rank_{rank}.safetensors")[0] for rank in (0, 1))
