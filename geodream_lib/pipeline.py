@@ -74,8 +74,10 @@ def generate(run: Run, progress: Progress | None = None) -> TexturedMesh:
     """A prompt goes in, a textured mesh comes out: all stages that are not done yet, then the pictures."""
     for stage in STAGES:
         run_stage(run, stage, progress)
-    if not all(picture.exists() for picture in run.pictures):
+    processes = current_processes()
+    if processes.is_main and not all(picture.exists() for picture in run.pictures):
         draw_pictures(run)
+    processes.wait()
     return TexturedMesh.load_glb(run.mesh)
 
 
@@ -107,6 +109,7 @@ def run_stage(run: Run, stage: str, progress: Progress | None = None) -> bool:
         refine_field(run, progress)
     elif stage == "mesh":
         fine_tune_mesh(run, progress)
+    processes.wait()
     return True
 
 
@@ -225,7 +228,6 @@ def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
             field.save(run.field.with_name(f"particle_{particle}.safetensors"))
         fields[0].save(run.field)
         checkpoint.unlink(missing_ok=True)
-    processes.wait()
     return fields[0]
 
 

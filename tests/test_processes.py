@@ -68,6 +68,9 @@ def test_two_processes_take_the_steps_of_one(golden: Path, tmp_path: Path):
             assert line[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
     first, second = (load_tensors(tmp_path / f"rank_{rank}.safetensors")[0] for rank in (0, 1))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    other_way = module.make(golden, STEPS)
+    other_way.load(tmp_path / "rank_0.safetensors")
+    assert other_way.step_number == STEPS
     for name, parameter in alone.scene.named_parameters():
         torch.testing.assert_close(first[f"scene.{name}"], parameter.detach(), atol=2e-3, rtol=1e-3, msg=name)
 

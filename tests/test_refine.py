@@ -3,6 +3,7 @@
 import errno
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,14 @@ def make(diffusion: LatentDiffusion):
         return Refinement(FieldScene(field, FIELD), VSDGuidance(diffusion, lora, prompts), SETTINGS, generator)
 
     return fresh
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, also where the tests run in the background, whose processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Killed(Exception):
@@ -161,7 +170,7 @@ def test_killed_and_resumed_gives_the_same_bits_as_never_stopped(make, tmp_path:
 
 
 @pytest.mark.parametrize("interrupts", [1, 2])
-def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not(interrupts: int):
+def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not(interrupts: int, ctrl_c):
     refinement, ended = dot(), []
 
     def pressed(refinement: Refinement) -> None:
@@ -180,7 +189,7 @@ def test_an_interrupt_waits_for_the_end_of_a_step_and_a_second_one_does_not(inte
 
 
 @pytest.mark.needs_golden("vsd")
-def test_an_interrupted_run_leaves_what_it_needs_to_go_on_from_its_last_step(make, tmp_path: Path):
+def test_an_interrupted_run_leaves_what_it_needs_to_go_on_from_its_last_step(make, tmp_path: Path, ctrl_c):
     checkpoint, log = tmp_path / "checkpoint.safetensors", tmp_path / "log.jsonl"
 
     def pressed(refinement: Refinement) -> None:
