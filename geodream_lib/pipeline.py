@@ -102,10 +102,12 @@ def run_stage(run: Run, stage: str, progress: Progress | None = None) -> bool:
     processes.wait()  # all have looked before the main one writes
     if processes.is_main:
         run.forget_after(stage)
-    if stage in ("views", "volume") and processes.is_main:
-        predict_views(run) if stage == "views" else reconstruct_volume(run)
     processes.wait()
-    if stage == "refine":
+    if stage == "views" and processes.is_main:
+        predict_views(run)
+    elif stage == "volume" and processes.is_main:
+        reconstruct_volume(run)
+    elif stage == "refine":
         refine_field(run, progress)
     elif stage == "mesh":
         fine_tune_mesh(run, progress)

@@ -68,7 +68,8 @@ def add_noise(
     """Timesteps, noisy latents and what a network shall see in them.
 
     Timesteps are logit-normal, mostly between a quarter and three quarters, as of Stable Diffusion 3 (Esser et al.
-    2024): there words and poses decide. Those where nearly nothing or nearly everything is hidden teach less.
+    2024), here with a median of 550 of 1000: there words and poses decide. Those where nearly nothing or nearly
+    everything is hidden teach less.
 
     Args:
         predicts: "epsilon" for the noise (Ho et al. 2020), "v_prediction" for the velocity (Salimans and Ho 2022,
