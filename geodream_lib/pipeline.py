@@ -31,18 +31,17 @@ from geodream_lib.guidance import (
 )
 from geodream_lib.imagine import front_view, imagine_sides, predict_sources
 from geodream_lib.mesh import (
-    DMTet,
     TexturedMesh,
     bake_texture,
     remove_floaters,
     render_textured_mesh,
     unwrap,
 )
-from geodream_lib.presets import Guidance, Refine
+from geodream_lib.presets import Guidance, Refine, Volume
 from geodream_lib.processes import current_processes
 from geodream_lib.refine import Refinement
 from geodream_lib.run import STAGES, Run
-from geodream_lib.scenes import FieldScene, GeometryScene, Particles, TextureScene
+from geodream_lib.scenes import SURFACES, FieldScene, GeometryScene, Particles, TextureScene
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
 from geodream_lib.views import (
     CoupledPrior,
@@ -57,6 +56,8 @@ from geodream_lib.views import (
 from geodream_lib.views.sources import viewpoints
 from geodream_lib.volume import (
     CostVolume,
+    CostVolumeNetworks,
+    ball_volume,
     build_cost_volume,
     load_cost_volume_networks,
     normalize_cameras,
@@ -144,21 +145,16 @@ def view_name(index: int, pose: RelativePose) -> str:
 
 
 def reconstruct_volume(run: Run) -> CostVolume:
-    """Algorithm 1, lines 3 and 4: V_p = f_3D(Var{P(f_2D(I_p), h)}), the native 3D prior, and its mesh."""
-    views, settings = PosedViews.load(run.views), run.preset.volume
+    """Algorithm 1, lines 3 and 4: V_p = f_3D(Var{P(f_2D(I_p), h)}), the native 3D prior, and its mesh.
+
+    For comparison the preset can ask for a ball instead, which knows nothing of the views.
+    """
+    settings = run.preset.volume
     networks = load_cost_volume_networks(network_path(run.preset.cost_volume)).to(run.device)
-    cameras, to_world = views.cameras, torch.eye(4)
-    if settings.frame == "frusta":
-        cameras, to_world = normalize_cameras(cameras[0], cameras, settings.near, settings.far)
-    volume = build_cost_volume(
-        views.images.to(run.device),
-        cameras.to(run.device),
-        networks,
-        settings.resolution,
-        to_world,
-        settings.pixel_center,
-        settings.statistics,
-    )
+    if settings.prior:
+        volume = volume_of_views(PosedViews.load(run.views), networks, settings)
+    else:
+        volume = ball_volume(networks.decoder, settings.resolution)
     mesh = volume_mesh(volume, networks.decoder, settings.mesh_resolution)
     with atomic_write(run.folder / "volume.ply") as temporary:
         mesh.export(temporary)
@@ -166,6 +162,22 @@ def reconstruct_volume(run: Run) -> CostVolume:
         volume = resize_volume(volume, settings.refined_resolution)
     volume.save(run.volume)
     return volume
+
+
+def volume_of_views(views: PosedViews, networks: CostVolumeNetworks, settings: Volume) -> CostVolume:
+    """V_p of eq. 6 in the frame that the settings say, on the device of the networks."""
+    device, cameras, to_world = networks.inverse_deviation.device, views.cameras, torch.eye(4)
+    if settings.frame == "frusta":
+        cameras, to_world = normalize_cameras(cameras[0], cameras, settings.near, settings.far)
+    return build_cost_volume(
+        views.images.to(device),
+        cameras.to(device),
+        networks,
+        settings.resolution,
+        to_world,
+        settings.pixel_center,
+        settings.statistics,
+    )
 
 
 def start_field(run: Run, volume: CostVolume, particle: int = 0) -> NeuSField:
@@ -234,7 +246,7 @@ def refine_field(run: Run, progress: Progress | None = None) -> NeuSField:
 
 
 def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh | None:
-    """Algorithm 1, lines 16 to 20: the field as a DMTet, refined on its normals, then its texture; `mesh.glb`.
+    """Algorithm 1, lines 16 to 20: the field as a DMTet (or FlexiCubes), refined on its normals, then its texture.
 
     Of several processes the main one alone has the mesh in the end.
     """
@@ -244,7 +256,8 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh |
         if processes.is_main:
             run.texture.unlink(missing_ok=True)  # of another shape
         refine_geometry(run, field, progress)
-    vertices, faces = (x.detach() for x in DMTet.load(run.geometry).to(run.device).mesh())
+    surface = SURFACES[run.preset.mesh.surface].load(run.geometry).to(run.device).eval()
+    vertices, faces = (x.detach() for x in surface.mesh())
     vertices, faces = remove_floaters(vertices, faces)
     scene = texture_scene(run, field, vertices, faces)
     if run.texture.exists():
@@ -268,16 +281,16 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh |
 
 
 def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None) -> None:
-    """theta_4: signed distances and displacements of a tetrahedral grid, from the refined field."""
+    """theta_4: signed distances and displacements of a grid, from the refined field."""
     processes = current_processes()
-    dmtet = DMTet.from_sdf(field.sdf, run.preset.mesh.grid_resolution, run.device)
+    surface = SURFACES[run.preset.mesh.surface].from_sdf(field.sdf, run.preset.mesh.grid_resolution, run.device)
     settings, generator = run.preset.mesh.geometry, run.generator("geometry")
     guidance = make_guidance(run, settings.guidance, generator)
-    refinement = Refinement(GeometryScene(dmtet), guidance, settings, generator, processes=processes)
+    refinement = Refinement(GeometryScene(surface), guidance, settings, generator, processes=processes)
     checkpoint = run.geometry.with_name("geometry-checkpoint.safetensors")
     refinement.run_saved(checkpoint, run.log, "geometry", progress)
     if processes.is_main:
-        dmtet.save(run.geometry)
+        surface.save(run.geometry)
         checkpoint.unlink(missing_ok=True)
     processes.wait()
 
@@ -297,7 +310,7 @@ def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], fa
 def bake(scene: TextureScene, size: int, padding: int) -> TexturedMesh:
     """UV atlas and texture of the final mesh."""
     vmap, faces, uvs = unwrap(scene.vertices, scene.faces, size, padding)
-    texture = bake_texture(scene.vertices[vmap], faces, uvs, scene.color, size, padding)
+    texture = bake_texture(scene.vertices[vmap], faces, uvs, scene.color, size)
     return TexturedMesh(scene.vertices[vmap], faces, uvs, texture)
 
 

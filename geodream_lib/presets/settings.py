@@ -67,6 +67,8 @@ class Volume:
     frame: of the cube, "world", or "frusta": the axes of the first view's camera and the box around all view frusta
     between `near` and `far`, as One-2-3-45 was trained. pixel_center: coordinate of the first pixel's centre in the
     projection, 0.5, or 0 where the networks were trained so. statistics: of the normalisations, "batch" or "running".
+    prior: false starts from a ball instead of the cost volume, as text-to-3D without a 3D prior does; for comparison.
+    Its volume has to go far, so raise `refine.rates.volume` with it.
     """
 
     resolution: int = 48
@@ -77,6 +79,7 @@ class Volume:
     far: float = 1.8
     pixel_center: float = 0.5
     statistics: str = "batch"
+    prior: bool = True
 
     def __post_init__(self) -> None:
         _one_of("volume.frame", self.frame, ("world", "frusta"))
@@ -174,17 +177,22 @@ class Field:
 
 @dataclass(frozen=True)
 class Mesh:
-    """Stage 4: tetrahedral grid, UV atlas and the two fine-tunings, first geometry on normals, then texture.
+    """Stage 4: grid, UV atlas and the two fine-tunings, first geometry on normals, then texture.
 
+    grid_resolution: layers of vertices per axis. surface: what the grid carries, "dmtet" or "flexicubes".
     inherit_texture: colours start as those of the field, since what is extracted is a textured mesh; else fresh.
     """
 
     grid_resolution: int
     geometry: Refine
     texture: Refine
+    surface: str = "dmtet"
     inherit_texture: bool = True
     atlas_size: int = 1024
     atlas_padding: int = 8
+
+    def __post_init__(self) -> None:
+        _one_of("mesh.surface", self.surface, ("dmtet", "flexicubes"))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Stage 2: the cost volume, the native 3D prior (section 2.1 of the paper)."""
 
+from geodream_lib.volume.ball import ball_volume
 from geodream_lib.volume.cost_volume import CostVolume, build_cost_volume, predict_volume, resize_volume
 from geodream_lib.volume.decoder import GeometryDecoder, query_sdf, query_sdf_and_gradient
 from geodream_lib.volume.frame import OBJECT_RADIUS, crop_to_sphere, move_to_cube, sphere_fill, spread_views
@@ -13,6 +14,7 @@ __all__ = [
     "CostVolume",
     "CostVolumeNetworks",
     "GeometryDecoder",
+    "ball_volume",
     "build_cost_volume",
     "crop_to_sphere",
     "find_object",
