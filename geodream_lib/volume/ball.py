@@ -1,7 +1,7 @@
 """A start without the 3D prior: a volume that says "ball" whatever the prompt, to see what the cost volume is worth.
 
-Text-to-3D without native 3D knowledge begins so (threestudio's ProlificDreamer starts from a sphere); the paper compares
-with it in figure 1. Decoder, renderer and guidance stay the same, so that what differs later is due to the prior alone.
+Text-to-3D without native 3D knowledge begins so (threestudio's ProlificDreamer starts from a sphere). Decoder, renderer
+and guidance stay the same, so that what differs later is due to the prior alone.
 """
 
 import torch
