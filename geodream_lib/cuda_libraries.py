@@ -54,6 +54,12 @@ LIBRARIES = {
         "kaolin:_C",
         yields_to="nvdiffrast",
     ),
+    "kaolin.ops.conversions": Library(
+        "surface extraction",
+        "conda install -c conda-forge kaolin, see environment.yml",
+        "kaolin.ops.conversions",
+        "kaolin:_C",
+    ),
     "nvdiffrast": Library(
         "mesh rasterising, non-commercial licence",
         "compile it, see environment.yml",
@@ -73,10 +79,15 @@ def library(name: str, *tensors: Tensor) -> ModuleType | None:
     return importlib.import_module(LIBRARIES[name].module)
 
 
+def distribution(name: str) -> str:
+    """What is installed for it: kaolin stands behind two operations."""
+    return name.partition(".")[0]
+
+
 def state(name: str) -> tuple[State, str]:
     """Whether a library is used for tensors on CUDA, and the fault of a broken one. Loads it if there is a device."""
     chosen = LIBRARIES[name]
-    if find_spec(name) is None:
+    if find_spec(distribution(name)) is None:
         return "missing", ""
     if chosen.switch and os.environ.get(chosen.switch) != "1":
         return "switched off", ""

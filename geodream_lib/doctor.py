@@ -160,12 +160,12 @@ def _disk(folder: Path) -> Check:
 
 def _cuda_library(name: str) -> Check:
     """`active` is what the library's operation really goes through on this machine."""
-    library = cuda_libraries.LIBRARIES[name]
+    library, package = cuda_libraries.LIBRARIES[name], cuda_libraries.distribution(name)
     try:
-        version = metadata.version(name)
+        version = metadata.version(package)
     except metadata.PackageNotFoundError:
         version = "of unknown version"
-    if (name, version) == ("kaolin", "0.1"):
+    if (package, version) == ("kaolin", "0.1"):
         return Check(name, "problem", "0.1 is an empty placeholder", f"pip uninstall kaolin, then {library.how}")
     state, fault = cuda_libraries.state(name)
     if state == "missing":
@@ -173,7 +173,7 @@ def _cuda_library(name: str) -> Check:
         return Check(name, "optional", f"not installed ({library.operation}, optional)", advice)
     if state == "broken":
         detail = f"{version} does not load, {library.operation} goes through PyTorch: {fault}"
-        return Check(name, "optional", detail, f"install it anew, or pip uninstall {name}: {library.how}")
+        return Check(name, "optional", detail, f"install it anew, or pip uninstall {package}: {library.how}")
     use = {
         "active": "active",
         "no device": "idle without a CUDA device",

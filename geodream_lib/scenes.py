@@ -23,7 +23,7 @@ from geodream_lib.field import (
     training_background,
 )
 from geodream_lib.field.cube import cube_points
-from geodream_lib.mesh import DMTet, normal_consistency, render_normals, render_texture, uniform_laplacian
+from geodream_lib.mesh import DMTet, FlexiCubes, normal_consistency, render_normals, render_texture, uniform_laplacian
 from geodream_lib.presets import Field
 from geodream_lib.processes import draw_rows
 
@@ -128,31 +128,37 @@ class Particles(nn.Module):
         return {f"particle {i} {name}": images for i, part in enumerate(seen) for name, images in part.items()}
 
 
-class GeometryScene(nn.Module):
-    """Stage 4, first: the tetrahedral grid's mesh, shown to the guidance as its normal map on the background 'black'.
+# What the grid of stage 4 carries, by the setting `mesh.surface`.
+SURFACES: dict[str, type[DMTet] | type[FlexiCubes]] = {"dmtet": DMTet, "flexicubes": FlexiCubes}
 
-    Terms, as released: `normal_consistency` and `laplacian`, which keep the surface smooth.
+
+class GeometryScene(nn.Module):
+    """Stage 4, first: the grid's mesh, shown to the guidance as its normal map on the background 'black'.
+
+    Terms, as released: `normal_consistency` and `laplacian`, which keep the surface smooth. `deviation`, the L_dev of
+    FlexiCubes; 0 for a DMTet.
     """
 
-    def __init__(self, dmtet: DMTet):
+    def __init__(self, surface: DMTet | FlexiCubes):
         super().__init__()
-        self.dmtet = dmtet
+        self.surface = surface
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        return {"sdf": [self.dmtet.sdf], "deformation": [self.dmtet.deformation]}
+        return self.surface.parameter_groups()
 
     def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
-        vertices, faces = self.dmtet.mesh()
+        vertices, faces, deviation = self.surface.mesh_with_deviation()
         images = render_normals(cameras, vertices, faces, vertices.new_zeros(len(cameras), 3))
         terms = {
             "normal_consistency": normal_consistency(vertices, faces),
             "laplacian": uniform_laplacian(vertices, faces),
+            "deviation": deviation,
         }
         return Shot(images, terms)
 
     def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
         """Normals on white."""
-        vertices, faces = self.dmtet.mesh()
+        vertices, faces = self.surface.mesh()
         return {"normals": render_normals(cameras, vertices, faces, vertices.new_ones(len(cameras), 3))}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from geodream_lib import cuda_libraries
 from geodream_lib.cameras import Cameras, orbit
 from geodream_lib.cuda_libraries import LIBRARIES, library, state
+from geodream_lib.errors import InputError
 from geodream_lib.field.hash_encoding import (
     HashEncoding,
     encode_reference,
@@ -22,7 +23,10 @@ from geodream_lib.field.hash_encoding import (
     grid_levels,
     tinycudann_grid,
 )
+from geodream_lib.mesh import DMTet, FlexiCubes, flexicubes
+from geodream_lib.mesh.flexicubes_cases import EDGES
 from geodream_lib.mesh.rasterize import rasterize
+from geodream_lib.mesh.surface_cuda import flexicubes_kaolin
 from geodream_lib.mesh.visibility import visible_faces
 from geodream_lib.mesh.visibility_cuda import visible_faces_kaolin, visible_faces_nvdiffrast
 from geodream_lib.neus import packed_weights, packed_weights_nerfacc, rendering_weights
@@ -47,7 +51,9 @@ def installed(monkeypatch: pytest.MonkeyPatch):
     def install(*modules: ModuleType) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(
-            cuda_libraries, "find_spec", lambda name: next((m for m in modules if m.__name__ == name), None)
+            cuda_libraries,
+            "find_spec",
+            lambda name: next((m for m in modules if m.__name__.partition(".")[0] == name), None),
         )
         for module in modules:
             library = LIBRARIES[module.__name__]
@@ -333,3 +339,63 @@ def test_a_face_shown_beside_its_rim_is_seen_at_its_rim(monkeypatch: pytest.Monk
     assert raster.depth[seen].min() > 1 and raster.depth[seen].max() < 4
     raster.depth.sum().backward()
     assert torch.isfinite(vertices.grad).all()
+
+
+class KaolinFlexiCubes:
+    """kaolin's `FlexiCubes`: flat lists, cubes with x slowest, corners with x fastest, edges in an order of its own."""
+
+    EDGES = ((0, 1), (1, 5), (4, 5), (0, 4), (2, 3), (3, 7), (6, 7), (2, 6), (2, 0), (3, 1), (7, 5), (6, 4))
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def __call__(
+        self, voxelgrid_vertices, scalar_field, cube_idx, resolution, weight_scale, beta, alpha, gamma_f, training
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        n, r = resolution + 1, resolution
+        assert cube_idx.shape == (r**3, 8) and weight_scale == 0.99 and (scalar_field != 0).all()
+        low, high = cube_idx[:, 0], cube_idx[:, 7]
+        assert torch.equal(high - low, torch.full_like(low, n * n + n + 1)) and (low[1:] > low[:-1]).all()
+        assert torch.equal(cube_idx[:, 1] - low, torch.full_like(low, n * n)), "x is slowest in the grid"
+        order = [next(i for i, edge in enumerate(self.EDGES) if set(edge) == set(ours)) for ours in EDGES]
+        weights = torch.cat([alpha, beta[:, order], gamma_f[:, None]], dim=1)
+        vertices, faces, deviation = flexicubes(
+            voxelgrid_vertices.reshape(n, n, n, 3),
+            scalar_field.reshape(n, n, n),
+            weights.reshape(r, r, r, 21),
+            four_triangles=training,
+        )
+        return vertices, faces, torch.stack([deviation - 1, deviation + 1])
+
+
+def test_kaolin_is_given_our_cubes_and_weights() -> None:
+    surface, kaolin = FlexiCubes(6), stand_in("kaolin.ops.conversions", FlexiCubes=KaolinFlexiCubes)
+    generator = torch.Generator().manual_seed(0)
+    n, r = 7, 6
+    positions = surface.positions().detach().reshape(n, n, n, 3)
+    sdf = positions.norm(dim=-1) - 0.6
+    sdf[3, 3, 5] = 0
+    weights = torch.randn(r, r, r, 21, generator=generator)
+    ours = flexicubes(positions, sdf, weights, four_triangles=True)
+    for mine, theirs in zip(ours, flexicubes_kaolin(kaolin, positions, sdf, weights, True, 0.99), strict=True):
+        torch.testing.assert_close(theirs, mine)
+
+
+def test_kaolin_marches_through_tetrahedra_in_batches(installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function calls it for tensors on a device, takes the one mesh of its lists, and still names bad fields."""
+    dmtet = DMTet.from_sdf(lambda points: points.norm(dim=-1) - 0.5, 8)
+    vertices, faces = dmtet.mesh()
+
+    def marching_tetrahedra(grid: Tensor, tets: Tensor, sdf: Tensor) -> tuple[tuple[Tensor], tuple[Tensor]]:
+        assert grid.shape == (1, len(dmtet.sdf), 3) and sdf.shape == (1, len(dmtet.sdf)) and tets is dmtet.tets
+        return (vertices,), (faces,)
+
+    kaolin = stand_in("kaolin.ops.conversions", _C=object(), marching_tetrahedra=marching_tetrahedra)
+    installed(kaolin)
+    monkeypatch.setitem(sys.modules, "kaolin", kaolin)
+    assert state("kaolin.ops.conversions") == ("active", "")
+    monkeypatch.setattr("geodream_lib.mesh.dmtet.library", lambda name, *tensors: sys.modules[name])
+    assert dmtet.mesh()[0] is vertices and dmtet.mesh()[1] is faces
+    torch.nn.init.ones_(dmtet.sdf)
+    with pytest.raises(InputError, match="empty"):
+        dmtet.mesh()

@@ -17,13 +17,13 @@ from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid
 from geodream_lib.guidance import Denoiser, add_camera_lora
-from geodream_lib.mesh import DMTet
 from geodream_lib.mesh.tetrahedra import tetrahedral_grid
 from geodream_lib.plan import Step, check_fits, check_plan, device_memory, format_plan, make_plan
 from geodream_lib.plan.fit import GB, needed_bytes
 from geodream_lib.plan.networks import count_parameters, make_networks
 from geodream_lib.plan.rendering import (
     field_cost,
+    grid_cost,
     grid_size,
     neus_cost,
     normals_cost,
@@ -34,7 +34,7 @@ from geodream_lib.plan.stages import distilled_steps
 from geodream_lib.plan.trace import meta, trace
 from geodream_lib.plan.views import view_steps
 from geodream_lib.presets import load_preset
-from geodream_lib.scenes import FieldScene, GeometryScene, TextureScene
+from geodream_lib.scenes import SURFACES, FieldScene, GeometryScene, TextureScene
 from geodream_lib.storage import load_tensors
 from geodream_lib.weights import published
 from geodream_lib.weights.ldm import SCHEDULER
@@ -162,23 +162,31 @@ def test_a_rendered_field_takes_what_the_plan_says(monkeypatch: pytest.MonkeyPat
     assert expected.flops == pytest.approx(counted.flops, rel=0.25)
 
 
-def test_a_mesh_takes_what_the_plan_says(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_grid_has_the_parameters_the_plan_says(surface: str):
+    scene = GeometryScene(SURFACES[surface](6))
+    assert grid_cost(surface, 6).parameters == sum(p.numel() for p in scene.parameters())
+    assert grid_cost(surface, 6).held == sum(b.nbytes for name, b in scene.named_buffers() if "box" not in name)
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_mesh_takes_what_the_plan_says(monkeypatch: pytest.MonkeyPatch, surface: str):
     monkeypatch.setattr(hash_encoding, "_compiled_kernels", lambda: None)
-    dmtet, size = DMTet.from_sdf(lambda points: points.norm(dim=-1) - 0.75, 64), 192
+    grid, size = SURFACES[surface].from_sdf(lambda points: points.norm(dim=-1) - 0.75, 64), 192
     generator = torch.Generator().manual_seed(0)
     cameras, *_ = sample_training_cameras(
         2, distance=(2.6, 2.6), fov_y=(40.0, 40.0), elevation=(0.0, 30.0), size=size, generator=generator
     )
 
     def shape() -> None:
-        shot = GeometryScene(dmtet)(cameras, 0, generator)
+        shot = GeometryScene(grid)(cameras, 0, generator)
         (shot.images.mean() + sum(shot.terms.values())).backward()
 
-    assert normals_cost(2 * size**2, len(dmtet.tets)).kept == pytest.approx(trace(shape).peak, rel=0.25)
+    assert normals_cost(2 * size**2, grid_cost(surface, 64)).kept == pytest.approx(trace(shape).peak, rel=0.25)
 
     preset = load_preset("lab", {"field.log2_table": 12})
     settings = preset.field
-    vertices, faces = (x.detach() for x in dmtet.mesh())
+    vertices, faces = (x.detach() for x in grid.mesh())
     encoding = HashEncoding(settings.levels, 2, settings.log2_table, settings.base_resolution, settings.growth)
     scene = TextureScene(vertices, faces, encoding, TextureDecoder(encoding.dimension), torch.eye(4), 0.0)
     counted = trace(lambda: scene(cameras, 0, generator).images.mean().backward())

@@ -4,6 +4,7 @@ from geodream_lib.mesh.antialias import antialias
 from geodream_lib.mesh.atlas import bake_texture, unwrap
 from geodream_lib.mesh.clean import remove_floaters
 from geodream_lib.mesh.dmtet import DMTet, marching_tetrahedra
+from geodream_lib.mesh.flexicubes import FlexiCubes, flexicubes
 from geodream_lib.mesh.rasterize import Raster, interpolate, rasterize
 from geodream_lib.mesh.regularize import normal_consistency, uniform_laplacian
 from geodream_lib.mesh.shade import render_normals, render_opacity, render_texture, render_textured_mesh
@@ -12,10 +13,12 @@ from geodream_lib.mesh.textured_mesh import TexturedMesh
 
 __all__ = [
     "DMTet",
+    "FlexiCubes",
     "Raster",
     "TexturedMesh",
     "antialias",
     "bake_texture",
+    "flexicubes",
     "interpolate",
     "marching_tetrahedra",
     "normal_consistency",

@@ -11,7 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from geodream_lib.cuda_libraries import library
 from geodream_lib.errors import InputError
+from geodream_lib.mesh.grid_surface import check_signs, closed, sample_in_tight_box
+from geodream_lib.mesh.surface_cuda import marching_tetrahedra_kaolin
 from geodream_lib.mesh.tetrahedra import tetrahedral_grid
 from geodream_lib.storage import load_into, load_tensors, save_tensors
 
@@ -38,9 +41,6 @@ TRIANGLES = (
     (),
 )
 
-# Points per call of a signed distance function: bounds memory, does not change the result.
-CHUNK = 1 << 17
-
 
 def marching_tetrahedra(
     vertices: Float[Tensor, "v 3"], sdf: Float[Tensor, " v"], tets: Int[Tensor, "t 4"]
@@ -65,23 +65,13 @@ def marching_tetrahedra(
     Raises:
         InputError: a value is not finite, or nothing is inside, or everything is.
     """
-    if not torch.isfinite(sdf).all():
-        count = int((~torch.isfinite(sdf)).sum())
-        raise InputError(
-            f"{count} of {sdf.numel()} signed distances are not finite; expected numbers, lower the learning rate or "
-            "start again from the last checkpoint"
-        )
+    check_signs(sdf)
+    if kaolin := library("kaolin.ops.conversions", vertices, sdf, tets):
+        return marching_tetrahedra_kaolin(kaolin, vertices, sdf, tets)
     outside = sdf > 0
     corner_outside = outside[tets]
     corners_outside = corner_outside.sum(dim=1)
     cut = (corners_outside > 0) & (corners_outside < 4)
-    if not cut.any():
-        state = "empty" if outside.all() else "full"
-        raise InputError(
-            f"the signed distance field is {state}: its values, {sdf.min():.3g} to {sdf.max():.3g}, nowhere change "
-            "sign inside the grid; expected negative inside the object and positive around it, refine the field longer "
-            "or with a lower learning rate"
-        )
     tets, corner_outside = tets[cut], corner_outside[cut]
     pairs = torch.tensor(TET_EDGES, device=tets.device)
     edges = tets[:, pairs].sort(dim=-1).values
@@ -118,6 +108,8 @@ class DMTet(nn.Module):
         self.resolution = resolution
         self.register_buffer("grid_vertices", grid_vertices, persistent=False)
         self.register_buffer("tets", tets, persistent=False)
+        border = ((grid_vertices == 0) | (grid_vertices == 1)).any(dim=1)
+        self.register_buffer("border", border, persistent=False)
         self.register_buffer("box", torch.tensor([[-1.0] * 3, [1.0] * 3]))
         self.sdf = nn.Parameter(torch.ones(grid_vertices.shape[0]))
         self.deformation = nn.Parameter(torch.zeros_like(grid_vertices))
@@ -131,8 +123,7 @@ class DMTet(nn.Module):
     ) -> "DMTet":
         """Convert a signed distance field on [-1, 1]^3, in two passes so that no part of the grid is wasted.
 
-        The first pass finds the object's bounding box, which is widened by 10 % of its size on each side and clamped
-        to [-1, 1]^3; the second samples the field on the grid stretched over that box.
+        See `grid_surface.sample_in_tight_box`.
 
         Args:
             sdf_fn: signed distance (negative inside) at world points; called without gradient.
@@ -143,18 +134,11 @@ class DMTet(nn.Module):
             InputError: the field is empty, full or not finite.
         """
         dmtet = cls(resolution).to(device)
-        with torch.no_grad():
-            dmtet._sample(sdf_fn)
-            surface, _ = dmtet.mesh()
-            low, high = surface.min(dim=0).values, surface.max(dim=0).values
-            margin = 0.1 * (high - low)
-            dmtet.box.copy_(torch.stack([(low - margin).clamp(min=-1), (high + margin).clamp(max=1)]))
-            dmtet._sample(sdf_fn)
-            dmtet.mesh()
+        sample_in_tight_box(dmtet, sdf_fn)
         return dmtet
 
-    def _sample(self, sdf_fn: Callable[[Tensor], Tensor]) -> None:
-        self.sdf.copy_(torch.cat([sdf_fn(points) for points in self.positions().split(CHUNK)]))
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"sdf": [self.sdf], "deformation": [self.deformation]}
 
     def positions(self) -> Float[Tensor, "v 3"]:
         """World positions of the displaced grid vertices."""
@@ -162,8 +146,15 @@ class DMTet(nn.Module):
         return self.box[0] + unit * (self.box[1] - self.box[0])
 
     def mesh(self) -> tuple[Float[Tensor, "m 3"], Int[Tensor, "f 3"]]:
-        """World vertices and outward faces of the surface, differentiable in both parameters."""
-        return marching_tetrahedra(self.positions(), self.sdf, self.tets)
+        """World vertices and outward faces of the surface, differentiable in both parameters.
+
+        What reaches beyond the box is cut off flat at its border.
+        """
+        return marching_tetrahedra(self.positions(), closed(self.sdf, self.border), self.tets)
+
+    def mesh_with_deviation(self) -> tuple[Float[Tensor, "m 3"], Int[Tensor, "f 3"], Float[Tensor, ""]]:
+        """`mesh`, and 0 for what FlexiCubes call L_dev: a vertex here has one crossing, from which it cannot stray."""
+        return *self.mesh(), self.sdf.new_zeros(())
 
     def save(self, path: Path | str) -> None:
         """Write the parameters and the box as one safetensors file."""

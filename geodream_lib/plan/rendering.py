@@ -27,9 +27,9 @@ COLOURED = 0.7
 # Kept beside the evaluation of a sample: its ray, point, weight, and the sums they enter.
 BYTES_PER_SAMPLE = 250
 # Kept of a picture of a mesh: per pixel, per pixel that the mesh covers, and how many it does; and of its extraction,
-# per tetrahedron of the grid.
+# per tetrahedron of the grid, or per cube of FlexiCubes (32 to 128 of them along each axis; right within a fifth).
 BYTES_PER_PIXEL, BYTES_PER_COVERED, COVERED = 250, 550, 0.5
-BYTES_PER_TETRAHEDRON = 25
+BYTES_PER_TETRAHEDRON, BYTES_PER_CUBE = 25, 165
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,30 @@ def neus_cost(field: FieldCost, samples: float) -> Cost:
     return Cost(samples * (field.sample.flops + COLOURED * field.colour.flops), kept, kept)
 
 
-def normals_cost(pixels: float, tetrahedra: int) -> Cost:
-    """Of a normal map of the surface in a tetrahedral grid, and back; none of it is a matrix product."""
-    kept = tetrahedra * BYTES_PER_TETRAHEDRON + pixels * BYTES_PER_PIXEL
+@dataclass(frozen=True)
+class GridCost:
+    """Of the surface in a grid. what: its name. parameters: trained ones. held: bytes of the grid itself. extraction:
+    bytes kept of a mesh."""
+
+    what: str
+    parameters: int
+    held: int
+    extraction: int
+
+
+def grid_cost(surface: str, resolution: int) -> GridCost:
+    """Of the surface that a setting `mesh.surface` names."""
+    if surface == "flexicubes":
+        vertices, cubes = (resolution + 1) ** 3, resolution**3
+        return GridCost("FlexiCubes", 4 * vertices + 21 * cubes, vertices * (3 * 4 + 1), cubes * BYTES_PER_CUBE)
+    vertices, tetrahedra = grid_size(resolution)
+    held = vertices * (3 * 4 + 1) + tetrahedra * 4 * 8
+    return GridCost("DMTet", 4 * vertices, held, tetrahedra * BYTES_PER_TETRAHEDRON)
+
+
+def normals_cost(pixels: float, grid: GridCost) -> Cost:
+    """Of a normal map of the surface in a grid, and back; none of it is a matrix product."""
+    kept = grid.extraction + pixels * BYTES_PER_PIXEL
     return Cost(0, kept, kept)
 
 

@@ -9,7 +9,7 @@ from geodream_lib.plan.distillation import distillation_cost
 from geodream_lib.plan.networks import count_parameters, make_cost_volume_networks, weight_bytes
 from geodream_lib.plan.rendering import (
     field_cost,
-    grid_size,
+    grid_cost,
     neus_cost,
     normals_cost,
     samples_per_pixel,
@@ -72,16 +72,21 @@ def volume_step(preset: Preset, image: bool) -> Step:
 def distilled_steps(preset: Preset) -> list[Step]:
     """Stages 3 and 4: the field, the shape of its mesh, and the colours of that."""
     field, samples, mesh = field_cost(preset), samples_per_pixel(preset), preset.mesh
-    vertices, tetrahedra = grid_size(mesh.grid_resolution)
+    grid = grid_cost(mesh.surface, mesh.grid_resolution)
     held = 4 * field.parameters  # the refined field is there while its mesh is
-    grid = vertices * 3 * 4 + tetrahedra * 4 * 8
     colours = field.parameters - field.volume
     return [
         _distilled(
             preset, preset.refine, "refine", "NeuS", field.parameters, 0, lambda p: neus_cost(field, p * samples)
         ),
         _distilled(
-            preset, mesh.geometry, "geometry", "DMTet", 4 * vertices, held + grid, lambda p: normals_cost(p, tetrahedra)
+            preset,
+            mesh.geometry,
+            "geometry",
+            grid.what,
+            grid.parameters,
+            held + grid.held,
+            lambda p: normals_cost(p, grid),
         ),
         _distilled(preset, mesh.texture, "texture", "mesh", colours, held, lambda p: texture_cost(field, p)),
     ]

@@ -43,7 +43,11 @@ def lab_preset() -> Preset:
                 batch_size=2,
                 size=constant(96),
                 rates={"sdf": 5e-4, "deformation": 5e-4},
-                weights={"normal_consistency": constant(300.0), "laplacian": constant(300.0)},
+                weights={
+                    "normal_consistency": constant(300.0),
+                    "laplacian": constant(300.0),
+                    "deviation": constant(300.0),
+                },
             ),
             texture=Refine(
                 steps=240,

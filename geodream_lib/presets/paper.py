@@ -86,7 +86,11 @@ def paper_preset() -> Preset:
                 size=constant(512),
                 rates={"sdf": 1e-3, "deformation": 1e-3},
                 t_max=annealed(2000, 0.98, 0.5, 2000, total_steps=6500),
-                weights={"normal_consistency": constant(10000.0), "laplacian": constant(10000.0)},
+                weights={
+                    "normal_consistency": constant(10000.0),
+                    "laplacian": constant(10000.0),
+                    "deviation": constant(10000.0),
+                },
                 guidance=Guidance(scale=7.5, lora_rate=1e-4, front=45.0, back=45.0, overhead=60.0),
                 cameras=Cameras(distance=(1.0 * CUBE, 1.25 * CUBE), fov_y=(40.0, 60.0), elevation=(-30.0, 40.0)),
                 checkpoint_steps=500,
