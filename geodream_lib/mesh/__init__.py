@@ -1,7 +1,8 @@
 """Stage 4: from the refined field to a textured mesh (section 2.2, "Mesh Fine-tuning")."""
 
 from geodream_lib.mesh.antialias import antialias
-from geodream_lib.mesh.atlas import bake_texture, unwrap
+from geodream_lib.mesh.atlas import unwrap
+from geodream_lib.mesh.bake import bake_texture
 from geodream_lib.mesh.clean import remove_floaters
 from geodream_lib.mesh.dmtet import DMTet, marching_tetrahedra
 from geodream_lib.mesh.flexicubes import FlexiCubes, flexicubes

@@ -76,7 +76,7 @@ def test_texture_of_a_mesh(both: Callable, small_field: Callable) -> None:
         field = small_field().to(device)
         vertices, faces = DMTet.from_sdf(field.sdf, 6, device).mesh()
         vmap, new_faces, uvs = unwrap(vertices, faces, 64, 2)
-        texture = bake_texture(vertices[vmap], new_faces, uvs, field.color, 64, 2)
+        texture = bake_texture(vertices[vmap], new_faces, uvs, field.color, 64)
         mesh = TexturedMesh(vertices[vmap].detach(), new_faces, uvs, texture)
         drawn = render_textured_mesh(small_cameras().to(device), mesh, torch.ones(2, 3, device=device))
         return [texture, drawn]
