@@ -111,6 +111,7 @@ class Refinement:
             betas=(0.9, 0.99),
             eps=1e-15,
             weight_decay=settings.weight_decay,
+            foreach=True,  # twice as fast as one by one
         )
         self.lora_optimizer = None
         if isinstance(guidance, VSDGuidance):
@@ -120,6 +121,7 @@ class Refinement:
                 betas=(0.9, 0.99),
                 eps=1e-15,
                 weight_decay=0,
+                foreach=True,
             )
         self.renders = Renders()
 
@@ -383,7 +385,9 @@ class Refinement:
 
 
 def _finite(group: dict) -> bool:
-    return all(bool(torch.isfinite(p.grad).all()) for p in group["params"] if p.grad is not None)
+    """Whether all gradients of a group are: one number that is not makes their sum so."""
+    sums = [p.grad.sum() for p in group["params"] if p.grad is not None]
+    return not sums or bool(torch.isfinite(torch.stack(sums)).all())
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
