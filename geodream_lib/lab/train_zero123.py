@@ -63,6 +63,7 @@ def train_zero123(
     elevation: Tensor,
     redrawn: Tensor,
     *,
+    held_objects: int = HELD_OBJECTS,
     coarse: bool = False,
     budget: Budget,
     folder: Path,
@@ -75,8 +76,8 @@ def train_zero123(
     that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops both conditions (zeros
     for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
     uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
-    along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last 32 objects are held out
-    for the validation loss. `coarse`: at half the resolution (see `latents.add_noise`).
+    along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last `held_objects` are
+    held out for the validation loss. `coarse`: at half the resolution (see `latents.add_noise`).
     """
     first_drawn = images.shape[0] * images.shape[1]
     images = torch.cat([images.flatten(0, 1), redrawn])
@@ -84,7 +85,7 @@ def train_zero123(
     moments = encode_once(vae, images, folder.parent, device)
     images = images.to(device)
     azimuth, elevation = azimuth.to(device), elevation.to(device)
-    trained_objects, objects = len(azimuth) - HELD_OBJECTS, len(azimuth)
+    trained_objects, objects = len(azimuth) - held_objects, len(azimuth)
     alphas = make_scheduler().alphas_cumprod.to(device)
     channels = moments.shape[1] // 2
 

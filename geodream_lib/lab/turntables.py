@@ -60,14 +60,17 @@ def render_solids(shard: int, split: str) -> dict[str, np.ndarray]:
     return _render([(sample_solid(rng), rng) for rng in generators])
 
 
-def _render(subjects: list[tuple[LabObject, np.random.Generator]]) -> dict[str, np.ndarray]:
-    objects, azimuths, elevations = [], [], []
-    for obj, rng in subjects:
-        azimuth, elevation = turntable_angles(rng)
-        objects += [obj] * VIEWS_PER_TURNTABLE
-        azimuths.append(azimuth)
-        elevations.append(elevation)
-    azimuth, elevation = np.stack(azimuths).astype(np.float32), np.stack(elevations).astype(np.float32)
+def photograph_around(
+    subjects: list[tuple[LabObject, np.random.Generator]], threads: int | None = None
+) -> dict[str, np.ndarray]:
+    """Objects on the turntable, each with the generator that draws its angles: what a network of views learns from.
+
+    images, alpha `[objects, views, 128, 128(, 3)]` uint8 on white; azimuth, elevation `[objects, views]` in degrees.
+    threads: of the renderer, `NUMBA_NUM_THREADS` if not given.
+    """
+    objects = [obj for obj, _ in subjects for _ in range(VIEWS_PER_TURNTABLE)]
+    angles = np.array([turntable_angles(rng) for _, rng in subjects], np.float32)
+    azimuth, elevation = np.ascontiguousarray(angles.swapaxes(0, 1))
     cameras = cam.orbit(
         torch.from_numpy(azimuth.ravel()),
         torch.from_numpy(elevation.ravel()),
@@ -75,17 +78,17 @@ def _render(subjects: list[tuple[LabObject, np.random.Generator]]) -> dict[str, 
         TURNTABLE_FOV,
         IMAGE_SIZE,
     )
-    images, alpha = render_rgba(objects, cameras, np.ones((len(objects), 3), np.float32), threads=1)
-    points, distances, slopes = zip(
-        *map(sdf_samples, objects[::VIEWS_PER_TURNTABLE], range(TURNTABLES_PER_SHARD)), strict=True
-    )
-    shape = (TURNTABLES_PER_SHARD, VIEWS_PER_TURNTABLE, IMAGE_SIZE, IMAGE_SIZE)
+    images, alpha = render_rgba(objects, cameras, np.ones((len(objects), 3), np.float32), threads)
+    shape = (*azimuth.shape, IMAGE_SIZE, IMAGE_SIZE)
     return {
         "images": images.reshape(*shape, 3),
         "alpha": alpha.reshape(shape),
-        "points": np.stack(points),
-        "sdf": np.stack(distances),
-        "normals": np.stack(slopes),
         "azimuth": azimuth,
         "elevation": elevation,
     }
+
+
+def _render(subjects: list[tuple[LabObject, np.random.Generator]]) -> dict[str, np.ndarray]:
+    samples = zip(*(sdf_samples(obj, index) for index, (obj, _) in enumerate(subjects)), strict=True)
+    points, distances, slopes = map(np.stack, samples)
+    return photograph_around(subjects, threads=1) | {"points": points, "sdf": distances, "normals": slopes}

@@ -14,7 +14,7 @@ from geodream_lib.lab.backgrounds import PHRASES, PLACES, Background, draw_backg
 from geodream_lib.lab.materials import MATERIALS, made_of
 from geodream_lib.lab.photographs import Photograph, develop, photograph
 from geodream_lib.lab.styles import STYLES, stylized
-from geodream_lib.lab.turntables import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE, turntable_angles
+from geodream_lib.lab.turntables import REFERENCE_VIEWS, VIEWS_PER_TURNTABLE, photograph_around, turntable_angles
 
 DATASHEET = Path(__file__).resolve().parents[2] / "data" / "lab" / "DATASHEET.md"
 COUNT = 1500
@@ -132,6 +132,16 @@ def test_a_split_of_photographs_keeps_its_objects_and_triples(split):
         if is_composition(photo):
             triple = (subject.parts[0].category, subject.relation, subject.parts[1].category)
             assert (triple in lab.HELD_OUT_COMPOSITIONS) == held
+
+
+def test_each_object_is_seen_from_the_angles_of_its_own_generator():
+    things = [lab.sample_object(np.random.default_rng(seed)) for seed in range(2)]
+    shown = photograph_around([(thing, np.random.default_rng(seed)) for seed, thing in enumerate(things)])
+    azimuth, elevation = turntable_angles(np.random.default_rng(1))
+    np.testing.assert_allclose((shown["azimuth"][1], shown["elevation"][1]), (azimuth, elevation), atol=1e-5)
+    camera = orbit([azimuth[9]], [elevation[9]], datasets.TURNTABLE_RADIUS, datasets.TURNTABLE_FOV, 128)
+    picture, alpha = lab.render_rgba(things[1:], camera, np.ones((1, 3), np.float32))
+    assert (shown["images"][1, 9] == picture[0]).mean() > 0.999 and (shown["alpha"][1, 9] == alpha[0]).mean() > 0.999
 
 
 def test_turntables_show_single_objects_on_white():

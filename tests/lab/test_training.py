@@ -206,6 +206,20 @@ def test_a_training_begins_where_the_network_it_is_given_stands(tmp_path):
     assert moved == {"unet", "image_encoder", "clip_camera_projection"}, "the autoencoder stays"
 
 
+def test_objects_that_are_held_out_teach_nothing(tmp_path):
+    """Their angles are no numbers: one glance at them in training would spoil every weight."""
+    torch.manual_seed(0)
+    vae = make_vae()
+    zero123 = start_zero123(make_unet(vae.config.latent_channels), vae)
+    images = torch.randint(256, (3, 16, 32, 32, 3), dtype=torch.uint8)
+    angles = torch.zeros(3, 16)
+    angles[-2:] = torch.nan
+    shards = {"images": images, "azimuth": angles, "elevation": angles, "redrawn": images[:1, 0]}
+    budget = Budget(1e-3, 8, 1e-3, warmup_steps=1)
+    train_zero123(zero123, **shards, held_objects=2, budget=budget, folder=tmp_path, device=CPU)
+    assert all(tensor.isfinite().all() for tensor in zero123.state_dict().values())
+
+
 def test_lexicon_words_are_single_tokens(tmp_path):
     words = ["a", "red", "mushroom", "on", "log", "front", "view"]
     tokenizer = make_tokenizer(words, tmp_path)
