@@ -80,11 +80,6 @@ def train_image_text(
     said_phrases, phrase_count = index_phrases(captions)
     said_phrases = said_phrases.to(device)
 
-    def phrase_loss(head: nn.Linear, embedded: Tensor, phrases: Tensor) -> Tensor:
-        target = torch.zeros(len(phrases), phrase_count + 1, device=device).scatter_(1, phrases, 1.0)[:, :-1]
-        logits = head(embedded.float())
-        return functional.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(phrases)
-
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
         index = torch.randint(len(images), (budget.batch_size,), **draw)
@@ -108,8 +103,7 @@ def train_image_text(
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         return {"retrieval": exam_score(network.embed_images(exam_images / 255), network.embed_texts(exam_captions))}
 
-    head = nn.Linear(network.clip.config.projection_dim, phrase_count)
-    nn.init.constant_(head.bias, -5.0)  # most captions do without most phrases
+    head = make_phrase_head(network.clip.config.projection_dim, phrase_count)
     model = nn.ModuleDict({"clip": network.clip, "phrases": head}).requires_grad_(True)
     train("image_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
     return network.eval()
@@ -134,19 +128,36 @@ def index_phrases(captions: np.ndarray, least: int = LEAST_SEEN) -> tuple[Int[Te
     return filled.reshape(*captions.shape, -1), len(number)
 
 
-def contrastive_loss(
-    items: Float[Tensor, "n d"], texts: Float[Tensor, "n d"], log_scale: Float[Tensor, ""], same: Bool[Tensor, "n n"]
-) -> Float[Tensor, ""]:
-    """CLIP's: each item finds its text in the batch, and each text its item.
+def make_phrase_head(width: int, phrase_count: int) -> nn.Linear:
+    """One linear layer from an embedding to the logits of all phrases."""
+    head = nn.Linear(width, phrase_count)
+    nn.init.constant_(head.bias, -5.0)  # most captions do without most phrases
+    return head
 
-    same: which texts say the same; one that another item has too is no wrong answer and does not take part.
+
+def phrase_loss(head: nn.Linear, embedded: Float[Tensor, "n d"], said: Int[Tensor, "n longest"]) -> Float[Tensor, ""]:
+    """Nats by which an embedding does not tell which phrases its caption has (`said`, as `index_phrases` counts)."""
+    target = torch.zeros(len(said), head.out_features + 1, device=said.device).scatter_(1, said, 1.0)[:, :-1]
+    logits = head(embedded.float())
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(said)
+
+
+def contrastive_loss(
+    items: Float[Tensor, "n d"], texts: Float[Tensor, "m d"], log_scale: Float[Tensor, ""], same: Bool[Tensor, "n m"]
+) -> Float[Tensor, ""]:
+    """CLIP's: each item finds its text, and each text its item in the batch.
+
+    Args:
+        texts: those of the items, in their order, and behind them any others, as wrong answers.
+        same: which texts say what an item's own says; one that is not its own is no wrong answer and takes no part.
     """
     items, texts = functional.normalize(items.float(), dim=-1), functional.normalize(texts.float(), dim=-1)
     similarity = log_scale.exp().clamp(max=LARGEST_SCALE) * items @ texts.T
-    itself = torch.eye(len(items), dtype=torch.bool, device=items.device)
+    itself = torch.eye(*same.shape, dtype=torch.bool, device=items.device)
     similarity = similarity.masked_fill(same & ~itself, float("-inf"))
     own = torch.arange(len(items), device=items.device)
-    return (functional.cross_entropy(similarity, own) + functional.cross_entropy(similarity.T, own)) / 2
+    found = functional.cross_entropy(similarity, own), functional.cross_entropy(similarity[:, : len(items)].T, own)
+    return (found[0] + found[1]) / 2
 
 
 def exam_score(items: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> float:

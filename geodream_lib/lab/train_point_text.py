@@ -12,7 +12,14 @@ from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.datasets import load_shards, make_shards
 from geodream_lib.lab.evaluator_data import render_cloud_exams, render_clouds
 from geodream_lib.lab.evaluator_networks import make_uni3d
-from geodream_lib.lab.train_image_text import contrastive_loss, exam_score
+from geodream_lib.lab.train_image_text import (
+    PHRASE_WEIGHT,
+    contrastive_loss,
+    exam_score,
+    index_phrases,
+    make_phrase_head,
+    phrase_loss,
+)
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.metrics.image_text import ImageText
 from geodream_lib.metrics.point_cloud import to_uni3d
@@ -20,6 +27,7 @@ from geodream_lib.metrics.point_text import PointText, save_uni3d
 from geodream_lib.precision import fast_autocast
 
 EXAMS = 2
+WRONG_TEXTS = 1024  # beside those of the batch; they are read once, so they cost little
 TEXTS = "../image_text"  # the folder whose texts it is compared with, as seen from its own
 
 
@@ -53,13 +61,17 @@ def train_point_text(
     """Train on clouds (xyz, rgb `[n, p, 3]`, captions `[n, c]`); log retrieval in the exams (captions `[m]`).
 
     The text tower is frozen, as in the released training, so all captions are read once. Beside texts that one is
-    aligned with pictures too; here the texts were aligned with pictures before.
+    aligned with pictures too; here the texts were aligned with pictures before. Of a batch of some dozens little can be
+    learned by comparison: so every cloud is compared with many more texts, and asked for the phrases of its longest
+    caption, as pictures are (see `train_image_text`).
     """
     network.to(device)
     captions, said = np.unique(clouds["captions"], return_inverse=True)
     texts, said = network.embed_texts(captions.tolist()), torch.from_numpy(said.reshape(clouds["captions"].shape))
     xyz, rgb = torch.from_numpy(clouds["xyz"]).to(device), torch.from_numpy(clouds["rgb"]).to(device)
     said = said.to(device)
+    said_phrases, phrase_count = index_phrases(clouds["captions"])
+    said_phrases = said_phrases[:, 0].to(device)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
@@ -74,15 +86,20 @@ def train_point_text(
         with fast_autocast(device):
             items = model["uni3d"].point_encoder(to_uni3d(places), colours)
         sentence = said[index, which]
-        same = sentence[:, None] == sentence
-        return contrastive_loss(items, texts[sentence], model["uni3d"].logit_scale, same), {}
+        asked = torch.cat([sentence, torch.randint(len(texts), (WRONG_TEXTS,), **draw)])
+        contrast = contrastive_loss(
+            items, texts[asked], model["uni3d"].logit_scale, said[index, :, None].eq(asked).any(1)
+        )
+        shown = phrase_loss(model["phrases"], items, said_phrases[index])
+        return contrast + PHRASE_WEIGHT * shown, {"contrast": contrast.item(), "phrases": shown.item()}
 
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         points, colours = torch.from_numpy(exams["xyz"]).float(), torch.from_numpy(exams["rgb"]).float() / 255
         found = network.embed_points(points, colours)
         return {"retrieval": exam_score(found, network.embed_texts(exams["captions"].tolist()))}
 
-    model = nn.ModuleDict({"uni3d": network.uni3d}).requires_grad_(True)
+    head = make_phrase_head(network.uni3d.point_encoder.config.embed_dim, phrase_count)
+    model = nn.ModuleDict({"uni3d": network.uni3d, "phrases": head}).requires_grad_(True)
     train("point_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
     return network.eval()
 

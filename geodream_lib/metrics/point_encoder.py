@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geodream_lib.errors import InputError
 from geodream_lib.metrics.eva import MLPS, Trunk
@@ -72,10 +73,18 @@ class PatchEncoder(nn.Module):
         )
 
     def forward(self, patches: Float[Tensor, "n g s 6"]) -> Float[Tensor, "n g d"]:
-        points = self.first_conv(patches.flatten(0, 1).mT)
+        points = _each(self.first_conv, patches)
         whole = points.amax(dim=2, keepdim=True).expand_as(points)
-        points = self.second_conv(torch.cat([whole, points], dim=1))
-        return points.amax(dim=2).unflatten(0, patches.shape[:2])
+        return _each(self.second_conv, torch.cat([whole, points], dim=-1)).amax(dim=2)
+
+
+def _each(layers: nn.Sequential, points: Float[Tensor, "n g s c"]) -> Float[Tensor, "n g s d"]:
+    """The layers on every point by itself: a convolution of width 1 is a product, and on a CPU faster as one."""
+    rows = points.flatten(0, 2)
+    for layer in layers:
+        is_product = isinstance(layer, nn.Conv1d)
+        rows = functional.linear(rows, layer.weight[..., 0], layer.bias) if is_product else layer(rows)
+    return rows.unflatten(0, points.shape[:3])
 
 
 class PointEncoder(nn.Module):
