@@ -144,6 +144,26 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """A run's mesh as files for other programs, with as many faces and texels as they want."""
+    from geodream_lib.export import export_asset
+    from geodream_lib.mesh import format_mesh_report
+    from geodream_lib.run import open_run
+
+    exported = export_asset(
+        open_run(arguments.run),
+        arguments.out,
+        faces=arguments.faces,
+        texture=arguments.texture,
+        normal_map=arguments.normal_map,
+        formats=arguments.formats,
+    )
+    for path in exported.files:
+        print(path)
+    print(format_mesh_report(exported.report))
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """The scores of finished runs; 2 if one of them could not be measured."""
     from geodream_lib.metrics import format_table
@@ -282,6 +302,21 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the mesh is written")
     command.add_argument("--preset", default="lab", help="(default: lab)")
     command.set_defaults(command=reconstruct)
+
+    command = commands.add_parser(
+        "export",
+        help="a run's mesh with fewer faces, a larger texture, other formats",
+        description="The final mesh of a run for other programs: decimated, with a new atlas, baked anew, measured.",
+    )
+    command.add_argument("run", type=Path, metavar="RUN", help="a folder made by geodream generate")
+    command.add_argument("--faces", type=int, metavar="N", help="most faces (default: all)")
+    command.add_argument("--texture", type=int, default=2048, metavar="N", help="side in texels (default: %(default)s)")
+    command.add_argument("--normal-map", action="store_true", help="keep the relief of the faces that --faces removes")
+    command.add_argument(
+        "--format", dest="formats", default="glb", metavar="LIST", help="glb, obj, ply, with commas (default: glb)"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="where asset.* is written (default: RUN/mesh)")
+    command.set_defaults(command=export)
 
     command = commands.add_parser(
         "evaluate",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodream_lib import show
@@ -256,9 +256,7 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh |
         if processes.is_main:
             run.texture.unlink(missing_ok=True)  # of another shape
         refine_geometry(run, field, progress)
-    surface = SURFACES[run.preset.mesh.surface].load(run.geometry).to(run.device).eval()
-    vertices, faces = (x.detach() for x in surface.mesh())
-    vertices, faces = remove_floaters(vertices, faces)
+    vertices, faces = final_surface(run)
     scene = texture_scene(run, field, vertices, faces)
     if run.texture.exists():
         load_into(scene, load_tensors(run.texture)[0], str(run.texture))
@@ -293,6 +291,12 @@ def refine_geometry(run: Run, field: NeuSField, progress: Progress | None = None
         surface.save(run.geometry)
         checkpoint.unlink(missing_ok=True)
     processes.wait()
+
+
+def final_surface(run: Run) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]:
+    """The refined geometry of a run without its floaters: the shape that is coloured."""
+    surface = SURFACES[run.preset.mesh.surface].load(run.geometry).to(run.device).eval()
+    return remove_floaters(*(x.detach() for x in surface.mesh()))
 
 
 def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], faces: Tensor) -> TextureScene:

@@ -31,40 +31,50 @@ class TexturedMesh:
     """A triangle mesh with one texture coordinate per vertex and a square or oblong texture.
 
     vertices: world frame. faces: counter-clockwise seen from outside. uvs: u right, v up, in [0, 1]^2. texture: sRGB,
-    0..1, row 0 at v = 1.
+    0..1, row 0 at v = 1. normal_map: in the tangent space of the texture coordinates, see `normal_map.py`.
     """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     uvs: Float[Tensor, "v 2"]
     texture: Float[Tensor, "h w 3"]
+    normal_map: Float[Tensor, "i j 3"] | None = None
 
     def save_glb(self, path: Path | str) -> None:
-        """Write one binary glTF file with the texture inside; equal meshes give equal bytes.
+        """Write one binary glTF file with its textures inside; equal meshes give equal bytes.
 
         Raises:
             InputError: the file cannot be written.
         """
         material = PBRMaterial(
-            name="texture", baseColorTexture=_to_image(self.texture), metallicFactor=0.0, roughnessFactor=1.0
+            name="texture",
+            baseColorTexture=_to_image(self.texture),
+            normalTexture=None if self.normal_map is None else _to_image(self.normal_map),
+            metallicFactor=0.0,
+            roughnessFactor=1.0,
         )
         _write(path, self._y_up(material).export(file_type="glb", include_normals=True))
 
     def save_obj(self, path: Path | str) -> None:
-        """Write an OBJ and beside it, with the same stem, its MTL and the texture as PNG.
+        """Write an OBJ and beside it, with the same stem, its MTL and the textures as PNG.
 
         Raises:
             InputError: a file cannot be written.
         """
         path = Path(path)
-        png = io.BytesIO()
-        _to_image(self.texture).save(png, format="png")
+        images = {path.with_suffix(".png"): self.texture}
         material = f"newmtl texture\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {path.stem}.png\n"
+        if self.normal_map is not None:
+            images[path.with_name(f"{path.stem}_normal.png")] = self.normal_map
+            material += f"norm {path.stem}_normal.png\n"
         text = self._y_up(SimpleMaterial(name="texture")).export(
             file_type="obj", include_normals=True, mtl_name=f"{path.stem}.mtl", header=None, write_texture=False
         )
         # The OBJ last: once it is there, what it names is there too.
-        _write(path.with_suffix(".png"), png.getvalue())
+        for image_path, image in images.items():
+            png = io.BytesIO()
+            _to_image(image).save(png, format="png")
+            _write(image_path, png.getvalue())
         _write(path.with_suffix(".mtl"), material.encode())
         _write(path, text.encode())
 
@@ -97,7 +107,8 @@ class TexturedMesh:
         except Exception as error:  # trimesh raises what its parser happens to meet
             raise InputError(f"cannot read {path}: {error}; expected a GLB file, such as a run's mesh.glb") from error
         meshes = list(scene.geometry.values())
-        image = getattr(getattr(meshes[0].visual, "material", None), "baseColorTexture", None) if meshes else None
+        material = getattr(meshes[0].visual, "material", None) if meshes else None
+        image, normal_map = (getattr(material, name, None) for name in ("baseColorTexture", "normalTexture"))
         if len(meshes) != 1 or image is None or meshes[0].visual.uv is None:
             raise InputError(
                 f"{path} holds {len(meshes)} meshes; expected one with a base colour texture, join the parts and bake "
@@ -110,7 +121,8 @@ class TexturedMesh:
             vertices=torch.from_numpy(vertices.astype(np.float32)),
             faces=torch.from_numpy(mesh.faces.astype(np.int64)),
             uvs=torch.from_numpy(mesh.visual.uv.astype(np.float32)),
-            texture=torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255),
+            texture=_from_image(image),
+            normal_map=None if normal_map is None else _from_image(normal_map),
         )
 
     def _y_up(self, material: PBRMaterial | SimpleMaterial) -> trimesh.Trimesh:
@@ -143,6 +155,10 @@ def _to_bytes(colors: Float[Tensor, "... 3"]) -> np.ndarray:
 
 def _to_image(texture: Float[Tensor, "h w 3"]) -> Image.Image:
     return Image.fromarray(_to_bytes(texture))
+
+
+def _from_image(image: Image.Image) -> Float[Tensor, "h w 3"]:
+    return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
 
 
 def _write(path: Path | str, content: bytes) -> None:
