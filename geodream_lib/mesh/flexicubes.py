@@ -148,7 +148,8 @@ def _zero(ends: Float[Tensor, "e 2 3"], values: Float[Tensor, "e 2"]) -> Float[T
 def _quadrilaterals(
     outside: Bool[Tensor, "n n n"], cube: Int[Tensor, " k"], vertex_of_edge: Int[Tensor, "k 12"]
 ) -> tuple[Int[Tensor, "q 4"], Int[Tensor, "q 4"]]:
-    """Around every crossed edge of the grid: vertices, counter-clockwise seen from outside, and the rows of their cubes."""
+    """The vertices around every crossed edge of the grid and the rows of their cubes, both counter-clockwise seen from
+    outside."""
     n = outside.shape[0]
     r = n - 1
     strides = torch.tensor([r * r, r, 1], device=cube.device)

@@ -8,9 +8,12 @@ import torch
 import trimesh
 from torch import Tensor
 
+from geodream_lib.cameras import orbit
 from geodream_lib.errors import InputError
 from geodream_lib.mesh import DMTet, FlexiCubes, flexicubes
 from geodream_lib.mesh.flexicubes_cases import EDGES, FACES, cases
+from geodream_lib.presets import load_preset
+from geodream_lib.scenes import SURFACES, GeometryScene
 
 
 def grid(n: int) -> Tensor:
@@ -254,3 +257,17 @@ def test_state_survives_the_disk(tmp_path) -> None:
         DMTet.load(tmp_path / "surface.safetensors")
     with pytest.raises(InputError, match="at least 2"):
         FlexiCubes(1)
+
+
+def test_stage_4_takes_them_by_one_setting() -> None:
+    preset = load_preset("lab", {"mesh.surface": "flexicubes", "mesh.geometry.weights.deviation": 5})
+    assert set(preset.mesh.geometry.rates) == set(FlexiCubes(2).parameter_groups()) == set(DMTet(2).parameter_groups())
+    with pytest.raises(InputError, match="mesh.surface is 'cubes'; choose one of dmtet, flexicubes"):
+        load_preset("lab", {"mesh.surface": "cubes"})
+    scene = GeometryScene(SURFACES[preset.mesh.surface].from_sdf(sphere, 8))
+    assert {p for group in scene.parameter_groups().values() for p in group} == set(scene.parameters())
+    shot = scene(orbit([20.0], 10.0, 2.75, 40.0, 32), 0, torch.Generator())
+    sum(weight.value(0) * shot.terms[name] for name, weight in preset.mesh.geometry.weights.items()).backward()
+    assert all(parameter.grad.isfinite().all() and parameter.grad.any() for parameter in scene.parameters())
+    *_, deviation = DMTet.from_sdf(sphere, 8).mesh_with_deviation()
+    assert deviation == 0

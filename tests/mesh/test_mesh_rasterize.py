@@ -110,9 +110,13 @@ def test_no_pixel_falls_between_faces_that_share_an_edge() -> None:
     assert torch.allclose(raster.depth, torch.ones(1, 17, 17), atol=1e-6)
 
 
-def test_interpolation_gradient_is_exact() -> None:
+@pytest.mark.parametrize("distance", [2.5, 0.3])
+def test_interpolation_gradient_is_exact(distance: float) -> None:
+    """Also for triangles that reach behind the camera."""
     vertices, faces = triangle_soup(6, seed=1)
-    cameras = orbit([40.0], 10.0, 2.5, 50.0, 12)
+    cameras = orbit([40.0], 10.0, distance, 50.0, 12)
+    depth = camera_frame(cameras, vertices)[0, :, 2]
+    assert (depth[faces] > 0).any(1).logical_and((depth[faces] < 0).any(1)).any() == (distance < 1)
     cameras = replace(cameras, c2w=cameras.c2w.double(), intrinsics=cameras.intrinsics.double())
     vertices = vertices.double().requires_grad_()
     attributes = torch.rand(18, 2, dtype=torch.float64, requires_grad=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from geodream_lib.cameras import Cameras, orbit
 from geodream_lib.mesh import (
     DMTet,
+    FlexiCubes,
     antialias,
     rasterize,
     render_normals,
@@ -22,6 +23,9 @@ from geodream_lib.mesh import (
 def make(name: str) -> tuple[Tensor, Tensor]:
     if name == "dmtet":  # faces smaller than pixels
         vertices, faces = DMTet.from_sdf(lambda p: p.norm(dim=-1) - 0.6 + 0.1 * (3 * p).sin().prod(-1), 32).mesh()
+        return vertices.detach(), faces
+    if name == "flexicubes":  # thin triangles around the middles of quadrilaterals
+        vertices, faces = FlexiCubes.from_sdf(lambda p: (p[:, :2].norm(dim=-1) - 0.5).hypot(p[:, 2]) - 0.2, 24).mesh()
         return vertices.detach(), faces
     mesh = {
         "box": lambda: trimesh.creation.box((1.0, 0.7, 0.5)),
@@ -35,7 +39,7 @@ def area(cameras: Cameras, vertices: Tensor, faces: Tensor) -> Tensor:
     return render_opacity(cameras, vertices, faces).sum()
 
 
-@pytest.mark.parametrize("name", ["box", "sphere", "torus", "dmtet"])
+@pytest.mark.parametrize("name", ["box", "sphere", "torus", "dmtet", "flexicubes"])
 @pytest.mark.parametrize(("azimuth", "elevation"), [(30.0, 20.0), (110.0, -10.0), (77.0, 45.0)])
 def test_outline_gradient_is_the_change_of_area(name: str, azimuth: float, elevation: float) -> None:
     """d(area)/d(scale) against finite differences. Counting an edge for both axes would double it."""
@@ -190,3 +194,20 @@ def test_camera_inside_the_mesh_has_finite_gradients() -> None:
     image = render_normals(orbit([0.0], 0.0, 0.2, 60.0, 24), vertices, faces, torch.zeros(1, 3))
     image.sum().backward()
     assert math.isfinite(image.sum().item()) and vertices.grad.isfinite().all()
+
+
+def test_degenerate_faces_change_neither_image_nor_gradient() -> None:
+    """A face with one vertex twice, three times, and one that is a line, appended to a sphere."""
+    vertices, faces = make("sphere")
+    line = torch.tensor([[0.2, 0.7, 0.1], [0.3, 0.7, 0.1], [0.4, 0.7, 0.1]])
+    more = torch.tensor([[5, 5, 9], [7, 7, 7], [0, 1, 2]])
+    more[2] += len(vertices)
+    vertices = torch.cat([vertices, line])
+    results = []
+    for some in (faces, torch.cat([faces, more])):
+        moved = vertices.clone().requires_grad_()
+        image = render_texture(orbit([20.0], 15.0, 2.5, 40.0, 48), moved, some, lambda p: p, torch.ones(1, 3))
+        image.square().sum().backward()
+        results.append((image.detach(), moved.grad))
+    for plain, degenerate in zip(*results, strict=True):
+        torch.testing.assert_close(degenerate, plain)
