@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,8 +25,8 @@ class MeshViewer:
     viewer (three.js, about 0.6 MB) in it, which needs no network. height: of the viewer in pixels.
     """
 
-    poster: bytes
-    page: str
+    poster: bytes = field(repr=False)
+    page: str = field(repr=False)
     height: int
 
     def _repr_html_(self) -> str:

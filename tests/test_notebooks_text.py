@@ -71,4 +71,5 @@ def test_stored_outputs_are_small_whole_and_of_no_machine(notebook):
             assert output["output_type"] != "error"
             data = output.get("data", {})
             assert not any("widget" in kind for kind in data), "a widget is dead without its kernel"
+            assert "<iframe" not in "".join(data.get("text/html", "")), "a viewer is a megabyte; its picture stays"
             assert not ABSOLUTE.search("".join(output.get("text", []) + data.get("text/plain", [])))

@@ -26,6 +26,7 @@ def viewer() -> MeshViewer:
 def test_a_notebook_gets_page_and_picture_in_one_output(viewer: MeshViewer) -> None:
     bundle, _ = DisplayFormatter().format(viewer)
     assert bundle.keys() == {"text/plain", "text/html", "image/jpeg"}
+    assert len(bundle["text/plain"]) < 80
 
 
 def test_the_poster_shows_the_mesh_from_four_sides(viewer: MeshViewer) -> None:
