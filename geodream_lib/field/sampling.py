@@ -1,6 +1,8 @@
 """Which points of a ray are evaluated: uniform sections of the cube, reduced to those that show in the picture."""
 
+import functools
 import math
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -51,20 +53,83 @@ def sample_rays(
     length = section_length(field, samples_per_ray)
     near, far = cube_interval(field.to_world, origins, directions)
     hit = (near < far).nonzero()[:, 0]
-    steps = torch.arange(samples_per_ray, device=origins.device)
+    walk = occupancy is not None and origins.device.type == "cpu" and origins.dtype == torch.float32
+    walk = walk and _compiled_kernels() is not None
     parts = []
     for ray in hit.split(max(1, max_samples // samples_per_ray)):
-        distance = near[ray, None] + (steps + offset[ray, None]) * length  # [rays, samples]
-        keep = distance < far[ray, None]
-        if occupancy is not None:
-            keep &= near_surface(field, origins[ray], directions[ray], distance, length, occupancy)
+        bundle = origins[ray], directions[ray], near[ray], far[ray], offset[ray]
+        keep = (walk_rays if walk else lay_out_rays)(field, *bundle, length, occupancy, samples_per_ray)
         row, column = keep.nonzero(as_tuple=True)
-        parts.append(Samples(ray[row], distance[row, column]))
+        row = ray[row]
+        parts.append(Samples(row, near[row] + (column + offset[row]) * length))
     samples = Samples(*(torch.cat(column) for column in zip(*parts, strict=True)))
-    if occupancy is None:
+    if occupancy is None or walk:
         return samples
     visible = estimate_visible(field, origins, directions, samples, length, occupancy)
     return Samples(samples.ray[visible], samples.distance[visible])
+
+
+def lay_out_rays(
+    field: Field,
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, " r"],
+    far: Float[Tensor, " r"],
+    offset: Float[Tensor, " r"],
+    length: Float[Tensor, ""],
+    occupancy: Float[Tensor, "g g g"] | None,
+    samples_per_ray: int,
+) -> Bool[Tensor, "r s"]:
+    """Sections inside the cube that `near_surface` keeps."""
+    distance = near[:, None] + (torch.arange(samples_per_ray, device=near.device) + offset[:, None]) * length
+    keep = distance < far[:, None]
+    if occupancy is not None:
+        keep &= near_surface(field, origins, directions, distance, length, occupancy)
+    return keep
+
+
+def walk_rays(
+    field: Field,
+    origins: Float[Tensor, "r 3"],
+    directions: Float[Tensor, "r 3"],
+    near: Float[Tensor, " r"],
+    far: Float[Tensor, " r"],
+    offset: Float[Tensor, " r"],
+    length: Float[Tensor, ""],
+    occupancy: Float[Tensor, "g g g"],
+    samples_per_ray: int,
+) -> Bool[Tensor, "r s"]:
+    """Sections inside the cube that `near_surface` and `estimate_visible` keep, by the compiled CPU kernel."""
+    start, slope = _in_cells(field, origins, directions, occupancy.shape[0])
+    keep = torch.zeros(len(origins), samples_per_ray, dtype=torch.bool)
+    reach = _reach(field, length, occupancy.shape[0])
+    tensors = near, far, offset, length, start, slope, occupancy, reach, field.inverse_deviation
+    _compiled_kernels().keep_visible(*(x.numpy()[()] for x in tensors), NEGLIGIBLE, keep.numpy())
+    return keep
+
+
+@functools.cache
+def _compiled_kernels() -> ModuleType | None:
+    """The CPU kernel, compiled on first use; None where its compiler is not installed."""
+    try:
+        from geodream_lib.field import sampling_kernels
+    except ImportError:
+        return None
+    return sampling_kernels
+
+
+def _reach(field: Field, length: Float[Tensor, ""], resolution: int) -> Float[Tensor, ""]:
+    """Distance from the surface within which a cell may hold something of its band (see `near_surface`)."""
+    half_diagonal = math.sqrt(3) / resolution * cube_unit(field.to_world)
+    return -math.log(NEGLIGIBLE) / field.inverse_deviation + length / 2 + half_diagonal
+
+
+def _in_cells(
+    field: Field, origins: Float[Tensor, "r 3"], directions: Float[Tensor, "r 3"], resolution: int
+) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r 3"]]:
+    """Rays in cells of the occupancy: coordinates are linear along a ray, so no point needs a conversion of its own."""
+    start = (cube_points(field.to_world, origins) + 1) * (resolution / 2)
+    return start, cube_vectors(field.to_world, directions) * (resolution / 2)
 
 
 def near_surface(
@@ -83,12 +148,9 @@ def near_surface(
     faster than that is still closed.
     """
     resolution = occupancy.shape[0]
-    half_diagonal = math.sqrt(3) / resolution * cube_unit(field.to_world)
-    reach = -math.log(NEGLIGIBLE) / field.inverse_deviation + length / 2 + half_diagonal
+    reach = _reach(field, length, resolution)
     state = (occupancy < reach).to(torch.uint8) + (occupancy < -reach).to(torch.uint8)  # 0 empty, 1 near, 2 solid
-    # Cell coordinates are linear along a ray: origin and direction are converted, not each point.
-    start = (cube_points(field.to_world, origins) + 1) * (resolution / 2)
-    slope = cube_vectors(field.to_world, directions) * (resolution / 2)
+    start, slope = _in_cells(field, origins, directions, resolution)
     cell = torch.zeros_like(distance, dtype=torch.int64)
     for axis in range(3):
         index = torch.addcmul(start[:, axis, None], slope[:, axis, None], distance).long()

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geodream_lib.volume.frozen_decoder import FrozenDecoder
 from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
+from geodream_lib.volume.softplus import softplus_and_slope
 
 BETA = 100.0  # sharpness of the softplus between the layers
 OCTAVES = 6
@@ -28,6 +30,11 @@ def encoding_slopes(points: Float[Tensor, "n 3"], octaves: int = OCTAVES) -> Flo
         frequency = 2**octave
         blocks += [frequency * torch.cos(frequency * points), -frequency * torch.sin(frequency * points)]
     return torch.cat(blocks, dim=-1)
+
+
+def softplus(a: Float[Tensor, "n h"]) -> Float[Tensor, "n h"]:
+    """Between the layers, with sharpness `BETA`."""
+    return F.softplus(a, BETA) if a.requires_grad else softplus_and_slope(a, BETA)[0]
 
 
 class WeightNormLinear(nn.Module):
@@ -80,10 +87,17 @@ class GeometryDecoder(nn.Module):
         self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"]
     ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n f"]]:
         """s(x) and the remaining `hidden - 1` outputs, for points in [-1, 1]^3 and the volume's feature there."""
-        x = F.softplus(self.lin0(positional_encoding(points)), BETA)
-        x = F.softplus(self.lin1(torch.cat([x, latent], dim=-1)), BETA)
-        x = self.lin2(torch.cat([x, latent], dim=-1))
+        x = self.lin2(self._before_last(points, latent))
         return x[:, 0], x[:, 1:]
+
+    def sdf(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        """s(x) alone."""
+        return self._before_last(points, latent) @ self.lin2.weight[0] + self.lin2.bias[0]
+
+    def _before_last(self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"]) -> Float[Tensor, "n k"]:
+        """What the last layer sees."""
+        x = torch.cat([softplus(self.lin0(positional_encoding(points))), latent], dim=-1)
+        return torch.cat([softplus(self.lin1(x)), latent], dim=-1)
 
     def sdf_and_gradient(
         self, points: Float[Tensor, "n 3"], latent: Float[Tensor, "n c"], latent_jacobian: Float[Tensor, "n c 3"]
@@ -91,12 +105,17 @@ class GeometryDecoder(nn.Module):
         """s(x) and ds/dx, through the encoding and through the volume's feature.
 
         The chain rule is written out, so both results are differentiable with respect to the weights, `latent` and
-        `latent_jacobian` in a single backward pass. `latent_jacobian[n, c, i]` is d latent[n, c] / d x_i.
+        `latent_jacobian` in a single backward pass. `latent_jacobian[n, c, i]` is d latent[n, c] / d x_i. With frozen
+        weights the backward pass is written out, too (see `FrozenDecoder`).
 
         Warning: points receive no gradient through ds/dx when they need none; they are data here.
         """
         h = self.hidden
         w0, w1, w2 = self.lin0.weight, self.lin1.weight, self.lin2.weight[0]
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            encoded, slopes = positional_encoding(points), encoding_slopes(points)
+            biases = self.lin0.bias, self.lin1.bias, self.lin2.bias[0]
+            return FrozenDecoder.apply(encoded, slopes, latent, latent_jacobian, (w0, w1, w2), biases, BETA)
         a0 = F.linear(positional_encoding(points), w0, self.lin0.bias)
         a1 = F.linear(torch.cat([F.softplus(a0, BETA), latent], dim=-1), w1, self.lin1.bias)
         sdf = torch.cat([F.softplus(a1, BETA), latent], dim=-1) @ w2 + self.lin2.bias[0]
@@ -114,7 +133,7 @@ def query_sdf(
     volume: Float[Tensor, "c x y z"], decoder: GeometryDecoder, points: Float[Tensor, "n 3"]
 ) -> Float[Tensor, " n"]:
     """s(x) of eqs. 2 and 7 for points of the cube [-1, 1]^3, in units of the cube."""
-    return decoder(points, sample_volume(volume, points))[0]
+    return decoder.sdf(points, sample_volume(volume, points))
 
 
 def query_sdf_and_gradient(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geodream_lib.cameras import orbit, rays
-from geodream_lib.field import occupancy_grid, render, solid_background
+from geodream_lib.field import occupancy_grid, render, sampling, solid_background
 from geodream_lib.field.sampling import sample_rays
 
 WHITE = solid_background(torch.ones(3))
@@ -164,6 +164,25 @@ def test_rays_that_miss_the_cube_show_the_background_and_keep_the_graph() -> Non
     assert (rendered.opacity == 0).all() and (rendered.rgb == 1).all() and (rendered.depth == 0).all()
     rendered.opacity.sum().backward()
     assert sphere.radius.grad == 0
+
+
+@pytest.mark.parametrize("inverse_deviation", [40.0, 200.0])
+def test_walking_along_rays_keeps_the_sections_that_laying_them_out_keeps(
+    inverse_deviation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sphere = Sphere(inverse_deviation=inverse_deviation)
+    origins, directions = (x.reshape(-1, 3) for x in rays(some_cameras(24)))
+    offset = torch.rand(len(origins), generator=torch.Generator().manual_seed(0))
+
+    def kept() -> set[tuple[int, float]]:
+        occupancy = occupancy_grid(sphere, resolution=32)
+        arguments = {"samples_per_ray": 64, "occupancy": occupancy, "max_samples": 2**14}
+        samples = sample_rays(sphere, origins, directions, offset, **arguments)
+        return set(zip(samples.ray.tolist(), (samples.distance * 1e4).round().tolist(), strict=True))
+
+    walked = kept()
+    monkeypatch.setattr(sampling, "_compiled_kernels", lambda: None)
+    assert len(walked) > 1000 and len(walked ^ kept()) < 0.002 * len(walked)  # but for rounding, at the threshold
 
 
 def test_sections_are_equal_and_stay_in_the_cube() -> None:

@@ -1,12 +1,16 @@
 """Eqs. 2 and 7: samples of the volume, signed distance and gradient, and what a loss on them sends back."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from geodream_lib.volume.decoder import GeometryDecoder, positional_encoding, query_sdf, query_sdf_and_gradient
+from geodream_lib.volume import sample
+from geodream_lib.volume.decoder import BETA, GeometryDecoder, positional_encoding, query_sdf, query_sdf_and_gradient
 from geodream_lib.volume.prior_render import quantiles
 from geodream_lib.volume.sample import sample_volume, sample_volume_with_jacobian
+from geodream_lib.volume.softplus import softplus_and_slope
 
 
 @pytest.fixture
@@ -109,3 +113,51 @@ def test_quantiles_fall_where_the_weight_is() -> None:
     places = quantiles(borders, weights, 8)
     assert ((places > 0.6) & (places < 0.7)).all()
     assert (places.diff() > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_frozen_decoder_says_the_same_and_sends_the_same_back(
+    volume: torch.Tensor, points: torch.Tensor, decoder: GeometryDecoder, dtype: torch.dtype
+) -> None:
+    """Both passes written out, against automatic differentiation of what `sdf_and_gradient` says."""
+    decoder, points = decoder.to(dtype), points.to(dtype)
+    frozen = copy.deepcopy(decoder).requires_grad_(False)
+    results = []
+    for network in (decoder, frozen):
+        start = volume.detach().to(dtype).requires_grad_()
+        sdf, gradient = query_sdf_and_gradient(start, network, points)
+        ((gradient.norm(dim=-1) - 1).square() + sdf.sin()).sum().backward()
+        results.append((sdf, gradient, start.grad))
+    for expected, written_out in zip(*results, strict=True):
+        tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {}
+        torch.testing.assert_close(written_out, expected, **tolerance)
+    torch.testing.assert_close(query_sdf(volume.to(dtype), frozen, points), results[0][0])
+
+
+def test_compiled_samples_are_the_samples(
+    volume: torch.Tensor, points: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside, on the border and outside of a volume with unequal axes; value, jacobian and what goes back."""
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 0.3, 1.0, 1.1])] * 3)
+    everywhere = torch.cat([points.float(), corners, torch.tensor([[1e30, 0, 0]])])
+
+    def sampled() -> tuple[torch.Tensor, ...]:
+        start = volume.detach().float().requires_grad_()
+        value, jacobian = sample_volume_with_jacobian(start, everywhere)
+        (value.sin().sum() + (2 * jacobian).cos().sum()).backward()
+        return value, jacobian, start.grad
+
+    compiled = sampled()
+    monkeypatch.setattr(sample, "_compiled_kernels", lambda: None)
+    for ours, expected in zip(compiled, sampled(), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_compiled_softplus_is_right_to_the_rounding_and_passes_on_what_is_no_number() -> None:
+    a = torch.cat([torch.linspace(-1, 1, 3001), torch.tensor([-1e6, 1e6, 0.0])])[:, None]
+    value, slope = softplus_and_slope(a, BETA)
+    torch.testing.assert_close(
+        value.double(), F.softplus(BETA * a.double(), threshold=1e3) / BETA, atol=2e-8, rtol=1e-6
+    )
+    torch.testing.assert_close(slope.double(), torch.sigmoid(BETA * a.double()), atol=2e-7, rtol=0)
+    assert softplus_and_slope(torch.full((1, 1), torch.nan), BETA)[0].isnan()
