@@ -1,6 +1,8 @@
 """The tetrahedral grid, marching tetrahedra and DMTet."""
 
 import math
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -8,7 +10,12 @@ import trimesh
 from torch import Tensor
 
 from geodream_lib.errors import InputError
+from geodream_lib.field import NeuSField
 from geodream_lib.mesh import DMTet, marching_tetrahedra, tetrahedral_grid
+from geodream_lib.pipeline import refine_geometry
+from geodream_lib.presets import load_preset
+from geodream_lib.run import Run
+from geodream_lib.scenes import SURFACES
 
 
 def sphere(points: Tensor) -> Tensor:
@@ -100,6 +107,24 @@ def test_field_without_a_surface_is_named(field, word: str) -> None:
 def test_field_that_is_not_finite_is_named() -> None:
     with pytest.raises(InputError, match="not finite"):
         DMTet.from_sdf(lambda p: p.norm(dim=-1) * torch.nan, 8)
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize(("value", "word"), [(1.0, "empty"), (-1.0, "full"), (math.nan, "not finite")])
+def test_a_field_without_a_surface_costs_nothing_that_is_finished(
+    tmp_path: Path, surface: str, value: float, word: str
+) -> None:
+    """Stage 4 stops before it writes; the field and the files of an earlier try stay as they are."""
+    run = Run(tmp_path, "a house", load_preset("lab", {"mesh.surface": surface, "mesh.grid_resolution": 8}), seed=0)
+    finished = [run.field, run.texture, run.log, run.geometry.with_name("geometry-checkpoint.safetensors")]
+    for path in finished:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+    field = Mock(spec=NeuSField, sdf=lambda points: torch.full_like(points[:, 0], value))
+    with pytest.raises(InputError, match=word):
+        refine_geometry(run, field)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(finished)
+    assert all(path.read_text() == path.name for path in finished)
 
 
 def test_state_survives_the_disk(tmp_path) -> None:
