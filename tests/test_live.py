@@ -16,6 +16,7 @@ from geodream_lib.errors import InputError
 from geodream_lib.guidance import Guided
 from geodream_lib.live import LivePanel, ScheduleExplorer
 from geodream_lib.live import picture as live_picture
+from geodream_lib.live.drawing import TILE, PanelDrawing
 from geodream_lib.live.explorer import four_corners
 from geodream_lib.live.picture import Pace
 from geodream_lib.presets import Guidance, Refine, load_preset
@@ -238,6 +239,17 @@ def test_drawing_takes_its_share_and_no_more(monkeypatch):
         pace.do(lambda: draw(0.001))
         now[0] += 0.01
     assert np.diff(done) == pytest.approx(0.5, abs=0.02), "nobody sees more than two pictures a second"
+
+
+def test_every_learning_rate_has_a_line_style_of_its_own():
+    rates = {f"rate.{name}": 1e-3 for name in ("volume", "encoding", "texture", "background", "lora")}
+    histories = {"VSD": [{"step": 0, "guidance": 1.0, "lora": 0.2} | rates], "SDS": [{"step": 0, "guidance": 2.0}]}
+    drawing = PanelDrawing()
+    views = {name: {"colour": torch.rand(2, 8, 8, 3), "normals": torch.rand(2, 8, 8, 3)} for name in histories}
+    picture = drawing.of(histories, views)
+    assert len({str(drawing.lines["VSD", name]._dash_pattern) for name in rates}) == len(rates)
+    assert ("SDS", "lora") not in drawing.lines, "SDS has no second network"
+    assert picture.height - drawing.of(dict(list(histories.items())[:1]), dict(list(views.items())[:1])).height == TILE
 
 
 def test_only_a_kernel_can_start_a_panel():

@@ -16,7 +16,7 @@ from geodream_lib.refine import LORA
 from geodream_lib.show import DPI, contact_sheet
 
 TILE = 96  # pixels of a picture
-STYLES = ("-", "--", ":", "-.")  # of the rates' groups, in their order
+STYLES = ("-", "--", ":", "-.", (0, (8, 3)))  # of the rates' groups, in their order
 RATE = "rate."  # what a record's learning rates are called, before the group's name
 TITLES = {
     "guidance": "length of the gradient on the latents, by step",
@@ -75,7 +75,7 @@ class PanelDrawing:
             if (run, key) not in self.lines:
                 style = STYLES[rates.index(key) % len(STYLES)] if key in rates else "-"
                 label = key.removeprefix(RATE) if key in rates else run
-                self.lines[run, key] = axes.plot([], [], style, color=color, linewidth=1, label=label)[0]
+                self.lines[run, key] = axes.plot([], [], linestyle=style, color=color, linewidth=1, label=label)[0]
                 if key not in rates or len({name for name, _ in self.lines}) == 1:
                     axes.legend(fontsize=7)  # the rates' styles are the same for all runs
             points = [(record["step"], record[key]) for record in history if key in record]

@@ -20,11 +20,12 @@ PAUSE = 0.01  # seconds between two steps in which the kernel does what else it 
 
 
 class LivePanel:
-    """Refinements that take their steps in turn, with their numbers and pictures drawn once or twice a second.
+    """Refinements that take their steps in turn, with their numbers and pictures drawn as they go.
 
     Show it as the last line of a cell, then press the buttons, or call `start`, `pause`, `fork` and `finish`. It runs
     in short slices between the kernel's other work, not in a thread of its own: cells can be run meanwhile, and
-    whatever is done is done between two steps. Drawing takes at most a tenth of the time.
+    whatever is done is done between two steps. Drawing takes at most a tenth of the time,
+    and happens at most twice a second.
 
     Args:
         runs: by the name they are shown under; who is behind takes the next step, so all stay at the same step.
