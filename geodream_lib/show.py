@@ -75,7 +75,8 @@ def contact_sheet(rows: Mapping[str, Float[Tensor, "n h w 3"]], title: str = "",
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     draw.text((8, 7), title, fill="black", font=ImageFont.load_default(15))
     for r, (label, images) in enumerate(rows.items()):
-        draw.multiline_text((8, top + r * tile + tile // 2 - 14), label.replace(" ", "\n"), fill="black", font=font)
+        middle = (8, top + r * tile + tile // 2)
+        draw.multiline_text(middle, label.replace(" ", "\n"), fill="black", font=font, anchor="lm")
         for c, image in enumerate(to_uint8(images)):
             picture = Image.fromarray(image).resize((tile, tile), Image.Resampling.LANCZOS)
             sheet.paste(picture, (LABEL_WIDTH + c * tile, top + r * tile))

@@ -144,7 +144,7 @@ class LivePanel:
             self._views[name] = (run.step_number, seen)
 
     def _draw(self) -> None:
-        views = {f"{name}, step {self._views[name][0]}": self._views[name][1] for name in self.runs}
+        views = {f"{name}, step {step}": seen for name, (step, seen) in self._views.items()}
         self.picture.replace(self._drawing.of({name: run.history for name, run in self.runs.items()}, views))
         steps = (f"{name} {run.step_number}/{run.settings.steps}" for name, run in self.runs.items())
         self.status.value = ("runs: " if self.running else "paused: ") + ", ".join(steps)
