@@ -77,14 +77,15 @@ def marching_tetrahedra(
     edges = tets[:, pairs].sort(dim=-1).values
     crossing = corner_outside[:, pairs[:, 0]] != corner_outside[:, pairs[:, 1]]
     # One integer per edge sorts lexicographically and is much faster to make unique than pairs.
-    keys, number = torch.unique(edges[crossing] @ edges.new_tensor([vertices.shape[0], 1]), return_inverse=True)
+    first, second = edges[crossing].unbind(1)
+    keys, number = torch.unique(first * vertices.shape[0] + second, return_inverse=True)
     a, b = keys // vertices.shape[0], keys % vertices.shape[0]
     s_a, s_b = sdf[a][:, None], sdf[b][:, None]
     mesh_vertices = (vertices[a] * -s_b + vertices[b] * s_a) / (s_a - s_b)
 
     edge_vertex = torch.full(crossing.shape, -1, dtype=torch.long, device=tets.device)
     edge_vertex[crossing] = number
-    code = corner_outside.long() @ torch.tensor([1, 2, 4, 8], device=tets.device)
+    code = (corner_outside * torch.tensor([1, 2, 4, 8], device=tets.device)).sum(dim=1)
     faces = []
     for triangles in (1, 2):
         table = torch.tensor(

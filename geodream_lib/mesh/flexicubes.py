@@ -116,9 +116,8 @@ def _dual_vertices(
     vertex = first_vertex[row] + loop[row, edge]
 
     ends = torch.tensor(EDGES, device=cube.device)[edge]
-    strides = torch.tensor([n * n, n, 1], device=cube.device)
-    corner = (torch.stack(torch.unravel_index(cube, (n - 1,) * 3), dim=1) @ strides)[row, None]
-    corner = corner + (torch.tensor(CORNERS, device=cube.device) @ strides)[ends]
+    first_corner = _flat(_unflat(cube, n - 1), n)
+    corner = first_corner[row, None] + _flat(torch.tensor(CORNERS, device=cube.device), n)[ends]
     place = positions.reshape(-1, 3).index_select(0, corner.flatten()).reshape(-1, 2, 3)
     s = sdf.flatten()[corner]
     bent = 1 + WEIGHT_RANGE * torch.tanh(weights[:, :20])
@@ -139,6 +138,16 @@ def _dual_vertices(
     return vertices, deviation, vertex_of_edge
 
 
+def _flat(places: Int[Tensor, "*k 3"], n: int) -> Int[Tensor, "*k"]:
+    """Index of places of a grid with `n` of them along each axis, the last axis fastest."""
+    x, y, z = places.unbind(-1)
+    return (x * n + y) * n + z
+
+
+def _unflat(index: Int[Tensor, " k"], n: int) -> Int[Tensor, "k 3"]:
+    return torch.stack([index // n**2, index // n % n, index % n], dim=1)
+
+
 def _zero(ends: Float[Tensor, "e 2 3"], values: Float[Tensor, "e 2"]) -> Float[Tensor, "e 3"]:
     """Where the linear interpolation of values of opposite sign is zero (equation 4)."""
     a, b = values.unbind(1)
@@ -152,7 +161,6 @@ def _quadrilaterals(
     outside."""
     n = outside.shape[0]
     r = n - 1
-    strides = torch.tensor([r * r, r, 1], device=cube.device)
     row_of_cube = torch.full((r**3,), -1, device=cube.device)
     row_of_cube[cube] = torch.arange(cube.numel(), device=cube.device)
     vertices, rows = [], []
@@ -161,10 +169,11 @@ def _quadrilaterals(
         low = (low_outside != outside.narrow(axis, 1, r)).nonzero()
         # The cube at (0, 0) of RING begins at the edge, the one at (1, 1) ends there. In cyclic order of the axes RING
         # is counter-clockwise seen from the edge's upper end, and so is the way around through the cubes.
-        around = torch.tensor([[0, 0, 0]] * 4, device=cube.device)
-        around[:, (axis + 1) % 3], around[:, (axis + 2) % 3] = torch.tensor(RING, device=cube.device).T
-        edge = [EDGES.index((i, i | 1 << axis)) for i in (around @ torch.tensor([1, 2, 4])).tolist()]
-        row = row_of_cube[(low[:, None] - around) @ strides]
+        second, third = (axis + 1) % 3, (axis + 2) % 3
+        edge = [EDGES.index((i, i | 1 << axis)) for i in (u << second | v << third for u, v in RING)]
+        around = torch.zeros(4, 3, dtype=torch.long)
+        around[:, [second, third]] = torch.tensor(RING)
+        row = row_of_cube[_flat(low[:, None] - around.to(cube.device), r)]
         vertex = vertex_of_edge[row, torch.tensor(edge, device=cube.device)]
         # Where the lower end is inside, the upper end is the one outside.
         flipped = low_outside[tuple(low.T)][:, None]

@@ -3,7 +3,8 @@
 `Remote` is a tensor whose numbers lie on the CPU and which says `cuda:0`. Under `pretended_cuda`, `.to("cuda")` and
 `device="cuda"` make such tensors, and every operation is held to the rules: all tensors on one device, but for scalars
 of the CPU in elementwise operations, index tensors of the CPU, and copies; no numpy view of a CUDA tensor; no random
-numbers on CUDA from a generator of the CPU. What passes computes what the CPU does, on the CPU.
+numbers on CUDA from a generator of the CPU; no matrix product of integers on CUDA. What passes computes what the CPU
+does, on the CPU.
 """
 
 import functools
@@ -26,6 +27,7 @@ from geodream_lib.volume import GeometryDecoder
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 aten = torch.ops.aten
+PRODUCTS = {aten.mm.default, aten.mv.default, aten.bmm.default, aten.addmm.default, aten.dot.default}
 
 
 class Remote(Tensor):
@@ -76,6 +78,8 @@ def run(function: Callable, args: tuple, kwargs: dict):
     on_cuda = target == CUDA or target is None and bool(remote)
     if function == aten.copy_.default:
         on_cuda = isinstance(args[0], Remote)
+    if remote and function in PRODUCTS and not remote[0].is_floating_point():
+        raise RuntimeError(f"{function} on CUDA is not implemented for {remote[0].dtype}")
     if on_cuda and kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu': {function}")
     result = function(*tree_map(_inner, args), **tree_map(_inner, kwargs))

@@ -11,6 +11,7 @@ from geodream_lib.cameras import Cameras, orbit, rays
 from geodream_lib.field import occupancy_grid, render, solid_background, training_background
 from geodream_lib.mesh import (
     DMTet,
+    FlexiCubes,
     TexturedMesh,
     bake_texture,
     normal_consistency,
@@ -59,14 +60,15 @@ def test_field(both: Callable, small_field: Callable, training: bool) -> None:
     both(compute)
 
 
-def test_mesh_from_a_field(both: Callable, small_field: Callable) -> None:
+@pytest.mark.parametrize("kind", [DMTet, FlexiCubes])
+def test_mesh_from_a_field(both: Callable, small_field: Callable, kind: type[DMTet] | type[FlexiCubes]) -> None:
     def compute(device: str) -> list:
-        dmtet = DMTet.from_sdf(small_field().to(device).sdf, 8, device)
-        vertices, faces = dmtet.mesh()
+        surface = kind.from_sdf(small_field().to(device).sdf, 8, device)
+        vertices, faces, deviation = surface.mesh_with_deviation()
         normals = render_normals(small_cameras().to(device), vertices, faces, vertices.new_zeros(2, 3))
-        loss = normals.sum() + normal_consistency(vertices, faces) + uniform_laplacian(vertices, faces)
+        loss = normals.sum() + normal_consistency(vertices, faces) + uniform_laplacian(vertices, faces) + deviation
         clean = remove_floaters(vertices.detach(), faces)
-        return [vertices, faces, normals, *clean, *gradients(dmtet, loss)]
+        return [vertices, faces, normals, *clean, *gradients(surface, loss), *surface.eval().mesh()]
 
     both(compute, atol=1e-3)
 

@@ -33,6 +33,13 @@ def test_devices_do_not_mix(pretended_cuda: None, mix: Callable) -> None:
         mix(here, here.to("cuda"))
 
 
+def test_cuda_has_no_matrix_products_of_integers(pretended_cuda: None) -> None:
+    there = torch.ones(3, 3, dtype=torch.long).to("cuda")
+    for multiply in (lambda: there @ there, lambda: there @ there[0], lambda: there[0] @ there[0]):
+        with pytest.raises(RuntimeError, match="not implemented for torch.int64"):
+            multiply()
+
+
 def test_what_may_mix_gives_the_values_of_the_cpu(pretended_cuda: None) -> None:
     here = torch.rand(3, 3)
     there = here.to("cuda")
