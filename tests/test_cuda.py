@@ -14,7 +14,7 @@ from geodream_lib.cameras import Cameras, orbit
 from geodream_lib.cuda_libraries import library, state
 from geodream_lib.field import HashEncoding
 from geodream_lib.field.hash_encoding import encode_reference, tinycudann_grid
-from geodream_lib.mesh import DMTet, render_normals
+from geodream_lib.mesh import DMTet, FlexiCubes, render_normals
 from geodream_lib.mesh.rasterize import rasterize
 from geodream_lib.mesh.visibility import visible_faces, visible_faces_torch
 from geodream_lib.mesh.visibility_cuda import (
@@ -193,3 +193,18 @@ def test_marching_tetrahedra() -> None:
     moved = DMTet.from_sdf(lambda x: x.norm(dim=-1) - 0.5, 16).to("cuda").mesh()
     assert torch.equal(moved[1].cpu(), faces)
     torch.testing.assert_close(moved[0].cpu(), vertices, atol=1e-5, rtol=0)
+
+
+def test_flexicubes() -> None:
+    """The same surface; kaolin gives its vertices other numbers."""
+    surface = FlexiCubes.from_sdf(lambda x: x.norm(dim=-1) - 0.5, 16)
+    torch.nn.init.normal_(surface.weights, generator=torch.Generator().manual_seed(0))
+    meshes = []
+    for device in ("cpu", "cuda"):
+        vertices, faces, deviation = surface.to(device).mesh_with_deviation()
+        meshes.append(trimesh.Trimesh(vertices.detach().cpu().numpy(), faces.cpu().numpy(), process=False))
+        meshes[-1].metadata["deviation"] = deviation.item()
+    ours, theirs = meshes
+    assert theirs.is_watertight and theirs.faces.shape == ours.faces.shape
+    assert theirs.volume == pytest.approx(ours.volume, rel=1e-4) and theirs.area == pytest.approx(ours.area, rel=1e-4)
+    assert theirs.metadata["deviation"] == pytest.approx(ours.metadata["deviation"], rel=1e-3)

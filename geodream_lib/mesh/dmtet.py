@@ -139,6 +139,7 @@ class DMTet(nn.Module):
         return dmtet
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """By the names that learning rates are set for."""
         return {"sdf": [self.sdf], "deformation": [self.deformation]}
 
     def positions(self) -> Float[Tensor, "v 3"]:

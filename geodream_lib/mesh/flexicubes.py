@@ -57,7 +57,7 @@ def flexicubes(
     vertices, deviation, vertex_of_edge = _dual_vertices(positions, sdf, weights, cube, loop)
     quads, rows = _quadrilaterals(sdf > 0, cube, vertex_of_edge)
     gamma = torch.sigmoid(weights[:, 20]) * WEIGHT_RANGE + (1 - WEIGHT_RANGE) / 2
-    # A diagonal of a quadrilateral counts as much as the product of its ends' gamma (equation 7).
+    # A diagonal of a quadrilateral counts as much as the product of its ends' gamma (section 4.3).
     first, second = gamma[rows[:, 0::2]].prod(1), gamma[rows[:, 1::2]].prod(1)
     if four_triangles:
         vertices, faces = _divide_in_the_middle(vertices, quads, first, second)
@@ -104,7 +104,7 @@ def _dual_vertices(
     cube: Int[Tensor, " k"],
     loop: Int[Tensor, "k 12"],
 ) -> tuple[Float[Tensor, "v 3"], Float[Tensor, ""], Int[Tensor, "k 12"]]:
-    """One vertex for every loop: the mean of its crossings weighted by beta (section 4.2, equations 4 and 5).
+    """One vertex for every loop: the mean of its crossings weighted by beta (section 4.2).
 
     Returns:
         The vertices, L_dev, and the number of the vertex at every crossed edge of every cube.
@@ -149,7 +149,7 @@ def _unflat(index: Int[Tensor, " k"], n: int) -> Int[Tensor, "k 3"]:
 
 
 def _zero(ends: Float[Tensor, "e 2 3"], values: Float[Tensor, "e 2"]) -> Float[Tensor, "e 3"]:
-    """Where the linear interpolation of values of opposite sign is zero (equation 4)."""
+    """Where the linear interpolation of values of opposite sign is zero."""
     a, b = values.unbind(1)
     return (ends[:, 0] * -b[:, None] + ends[:, 1] * a[:, None]) / (a - b)[:, None]
 
@@ -185,7 +185,7 @@ def _quadrilaterals(
 def _divide_in_the_middle(
     vertices: Float[Tensor, "v 3"], quads: Int[Tensor, "q 4"], first: Float[Tensor, " q"], second: Float[Tensor, " q"]
 ) -> tuple[Float[Tensor, "v+q 3"], Int[Tensor, "4*q 3"]]:
-    """Four triangles around the mean of the diagonals' middles, weighted by the diagonals (equation 7)."""
+    """Four triangles around the mean of the diagonals' middles, weighted by the diagonals (section 4.3)."""
     a, b, c, d = vertices.index_select(0, quads.flatten()).reshape(-1, 4, 3).unbind(1)
     share = (first / (first + second))[:, None]
     middle = torch.lerp(b + d, a + c, share) / 2

@@ -186,9 +186,9 @@ def plot(works: dict[str, Work], path: str) -> None:
         for axis, (scale, values) in zip(axes, growth(works, what).items(), strict=True):
             axis.loglog(*values, marker="o", label=f"{what}: {scale}$^{{{exponent(*values):.2f}}}$")
     axes[0].set_xlabel("faces, at 512² pixels")
-    axes[0].set_xticks(list(LAYERS), [f"{faces}" for faces in LAYERS], minor=False)
+    axes[0].set_xticks(list(LAYERS), [f"{faces}" for faces in LAYERS])
     axes[1].set_xlabel("pixels, at 40000 faces")
-    axes[1].set_xticks([size**2 for size in SIZES], [f"{size}²" for size in SIZES], minor=False)
+    axes[1].set_xticks([size**2 for size in SIZES], [f"{size}²" for size in SIZES])
     for axis in axes:
         axis.set_xticks([], minor=True)
         axis.grid(True, which="both", alpha=0.3)
