@@ -57,15 +57,16 @@ class FieldScene(nn.Module):
     def forward(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
         if step % self.settings.occupancy_steps == 0:
             self.measure_occupancy()
-        return self.shoot(cameras, generator)
+        return self.shoot(cameras, step, generator)
 
     def measure_occupancy(self) -> None:
         """Where the surface is now."""
         self.occupancy = occupancy_grid(self.field, resolution=self.settings.occupancy_resolution)
 
-    def shoot(self, cameras: Cameras, generator: torch.Generator) -> Shot:
+    def shoot(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shot:
         """Render with the occupancy that was measured last."""
         settings = self.settings
+        annealed = min(1.0, step / settings.cos_anneal_steps) if settings.cos_anneal_steps else 1.0
         background = training_background(
             self.field.background, settings.random_background, generator, darkest=settings.darkest
         )
@@ -76,7 +77,8 @@ class FieldScene(nn.Module):
             background=background,
             occupancy=self.occupancy,
             generator=generator,
-            cos_anneal_ratio=settings.cos_anneal_ratio,
+            cos_anneal_ratio=annealed * settings.cos_anneal_ratio,
+            memory_gib=settings.memory_gib,
         )
         opacity = rendered.opacity.clamp(1e-3, 1 - 1e-3)
         terms = {
@@ -95,6 +97,7 @@ class FieldScene(nn.Module):
             background=white,
             occupancy=occupancy_grid(self.field, resolution=settings.occupancy_resolution),
             cos_anneal_ratio=settings.cos_anneal_ratio,
+            memory_gib=settings.memory_gib,
         )
         return {"colour": seen.rgb, "normals": normal_colors(seen.normal, seen.opacity)}
 
@@ -120,7 +123,7 @@ class Particles(nn.Module):
             for scene in self.scenes:
                 scene.measure_occupancy()
         chosen = int(torch.randint(len(self.scenes), (), generator=generator))
-        return self.scenes[chosen].shoot(cameras, generator)
+        return self.scenes[chosen].shoot(cameras, step, generator)
 
     def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
         """Colour and normals of every particle."""

@@ -36,6 +36,7 @@ from geodream_lib.plan.views import view_steps
 from geodream_lib.presets import load_preset
 from geodream_lib.scenes import SURFACES, FieldScene, GeometryScene, TextureScene
 from geodream_lib.storage import load_tensors
+from geodream_lib.volume import sample
 from geodream_lib.weights import published
 from geodream_lib.weights.ldm import SCHEDULER
 
@@ -141,7 +142,8 @@ def test_public_networks_are_as_large_as_their_published_files(name: str, files:
 
 def test_a_rendered_field_takes_what_the_plan_says(monkeypatch: pytest.MonkeyPatch):
     """On a refined field, not on the volume that the plan's constants were measured on."""
-    monkeypatch.setattr(hash_encoding, "_compiled_kernels", lambda: None)  # the plan counts the plain encoding
+    for module in (hash_encoding, sample):
+        monkeypatch.setattr(module, "_compiled_kernels", lambda: None)  # the plan counts what is plain
     preset, size = load_preset("lab"), 48
     field = NeuSField.load(data_folder() / "samples" / "a-red-mushroom-on-a-log" / "neus" / "field.safetensors")
     scene = FieldScene(field, preset.field)
@@ -155,11 +157,14 @@ def test_a_rendered_field_takes_what_the_plan_says(monkeypatch: pytest.MonkeyPat
         shot = scene(cameras, 1, generator)
         (shot.images.mean() + shot.terms["sparsity"]).backward()
 
-    counted, cost = trace(step), field_cost(preset)
-    expected = neus_cost(cost, len(cameras) * size**2 * samples_per_pixel(preset))
-    # What is trained has its gradient counted elsewhere.
-    assert expected.kept + 4 * cost.parameters == pytest.approx(counted.peak, rel=0.25)
+    step()  # so that the gradients of what is trained are there: they are counted elsewhere
+    counted, samples = trace(step), len(cameras) * size**2 * samples_per_pixel(preset)
+    cost = field_cost(preset)
+    expected = neus_cost(cost, samples, preset.field.memory_gib)
+    assert expected.kept == pytest.approx(counted.peak, rel=0.25)
     assert expected.flops == pytest.approx(counted.flops, rel=0.25)
+    bounded = neus_cost(cost, samples, 0.01)
+    assert bounded.kept < expected.kept / 2 and bounded.flops > 1.5 * expected.flops  # rendered again on the way back
 
 
 @pytest.mark.parametrize("surface", SURFACES)
@@ -265,7 +270,7 @@ def test_what_does_not_fit_is_refused_with_what_does(paper: list[Step]):
     preset = load_preset("paper")
     largest = max(paper, key=lambda step: step.memory)
     check_plan(preset, paper, int(needed_bytes(preset, largest)) + 1)
-    memory = int(0.7 * needed_bytes(preset, largest))
+    memory = int(0.8 * needed_bytes(preset, largest))
     with pytest.raises(
         InputError, match=rf"{largest.stage} .* needs about .* GB and the GPU has .* GB; use"
     ) as refused:

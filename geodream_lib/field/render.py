@@ -1,10 +1,13 @@
 """R of the paper: images of a signed distance field by differentiable volume rendering."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from geodream_lib.cameras import Cameras, rays
 from geodream_lib.field.background import BackgroundColor
@@ -15,6 +18,10 @@ from geodream_lib.processes import draw_rows
 
 # A colour that contributes less than this is not looked up: the loss per pixel is below this times the sections kept.
 VISIBLE_WEIGHT = 1e-4
+# Of a section while it is laid out, and of a sample while its gradient is on its way; the latter measured with the
+# widths of One-2-3-45's decoder (hidden 128, 16 channels) and 16 levels of the plain encoding, and rounded up.
+SECTION_BYTES, SAMPLE_BYTES = 64, 4096
+SECTIONS = 2**18  # laid out at once, where memory allows more: smaller tensors stay in the cache
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def render(
     occupancy: Float[Tensor, "g g g"] | None = None,
     generator: torch.Generator | None = None,
     cos_anneal_ratio: float = 1.0,
-    max_samples: int = 2**18,
+    memory_gib: float = 1.0,
 ) -> Rendered:
     """Render a field from cameras; one backward pass reaches all of its trainable parameters.
 
@@ -54,9 +61,12 @@ def render(
         generator: a CPU generator; shifts the sections of each ray by a random part of a section (training). None puts
             them at fixed places (evaluation).
         cos_anneal_ratio: see `section_alpha`.
-        max_samples: sections laid out at once, before those that are not seen are dropped. Bounds the memory of
-            rendering without gradients and keeps the tensors small; the picture does not depend on it.
+        memory_gib: what the samples may take. Rays are rendered in chunks where all at once would take more, and in
+            the backward pass each chunk is rendered again before its gradient goes back, so that no more than one is
+            in memory. Neither the picture nor the gradient depends on it. Images, parameters and their gradients come
+            on top.
     """
+    budget = memory_gib * 2**30
     origins, directions = (x.reshape(-1, 3) for x in rays(cameras))
     count = origins.shape[0]
     offset = torch.full((count,), 0.5)
@@ -69,13 +79,14 @@ def render(
         offset.to(origins),
         samples_per_ray=samples_per_ray,
         occupancy=occupancy,
-        max_samples=max_samples,
+        max_samples=int(min(SECTIONS, budget // SECTION_BYTES)),
     )
-    length = section_length(field, samples_per_ray)
-    # An evaluated sample takes far more memory than one that is only laid out.
-    color, opacity, distance, normal = render_samples(
-        field, origins, directions, samples, length, cos_anneal_ratio, max_points=max(1, max_samples // 4)
-    )
+    length, chunks = section_length(field, samples_per_ray), []
+    for bundle, part in split_samples(samples, count, most=max(1, int(budget // SAMPLE_BYTES))):
+        run = partial(render_samples, field, origins[bundle], directions[bundle], part, length, cos_anneal_ratio)
+        again = torch.is_grad_enabled() and len(part.ray) < len(samples.ray)
+        chunks.append(checkpoint(run, use_reentrant=False, preserve_rng_state=False) if again else run())
+    color, opacity, distance, normal = (torch.cat(column) for column in zip(*chunks, strict=True))
 
     image = (len(cameras), cameras.height, cameras.width)
     opacity = opacity.view(image)
@@ -88,6 +99,19 @@ def render(
     )
 
 
+def split_samples(samples: Samples, rays: int, most: int) -> Iterator[tuple[slice, Samples]]:
+    """Consecutive rays with their samples, about `most` samples (and those of one ray at most beyond) at a time."""
+    ends = torch.bincount(samples.ray, minlength=rays).cumsum(0)
+    multiples = torch.tensor(range(most, len(samples.ray), most), dtype=ends.dtype, device=ends.device)
+    edges = torch.searchsorted(ends, multiples, right=True).unique().tolist()
+    first_ray = first_sample = 0
+    for last_ray in [edge for edge in edges if 0 < edge < rays] + [rays]:
+        last_sample = int(ends[last_ray - 1])
+        part = slice(first_sample, last_sample)
+        yield slice(first_ray, last_ray), Samples(samples.ray[part] - first_ray, samples.distance[part])
+        first_ray, first_sample = last_ray, last_sample
+
+
 def render_samples(
     field: Field,
     origins: Float[Tensor, "r 3"],
@@ -95,19 +119,17 @@ def render_samples(
     samples: Samples,
     length: Float[Tensor, ""],
     cos_anneal_ratio: float,
-    max_points: int,
 ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, " r"], Float[Tensor, " r"], Float[Tensor, "r 3"]]:
-    """Weighted sums of colour, one, distance and normal along every ray; `max_points` points are evaluated at once."""
+    """Weighted sums of colour, one, distance and normal along every ray."""
     ray, count = samples.ray, origins.shape[0]
     along = directions[ray]
     points = torch.addcmul(origins[ray], along, samples.distance[:, None])
-    geometry = [field.sdf_and_gradient(part) for part in points.split(max_points)]
-    sdf, gradient = (torch.cat(column) for column in zip(*geometry, strict=True))
+    sdf, gradient = field.sdf_and_gradient(points)
     alpha = section_alpha(sdf, (along * gradient).sum(-1), length, field.inverse_deviation, cos_anneal_ratio)
     weight = packed_weights(alpha, ray, count)
 
     seen = (weight.detach() > VISIBLE_WEIGHT).nonzero()[:, 0]
-    colors = torch.cat([field.color(part) for part in points[seen].split(max_points)])
+    colors = field.color(points[seen])
     color = colors.new_zeros(count, 3).index_add(0, ray[seen], weight[seen, None] * colors)
     normal = weight[:, None] * torch.nn.functional.normalize(gradient, dim=-1)
     sums = torch.cat([weight[:, None], (weight * samples.distance)[:, None], normal], dim=-1)

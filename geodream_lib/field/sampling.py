@@ -104,7 +104,7 @@ def walk_rays(
     keep = torch.zeros(len(origins), samples_per_ray, dtype=torch.bool)
     reach = _reach(field, length, occupancy.shape[0])
     tensors = near, far, offset, length, start, slope, occupancy, reach, field.inverse_deviation
-    _compiled_kernels().keep_visible(*(x.numpy()[()] for x in tensors), NEGLIGIBLE, keep.numpy())
+    _compiled_kernels().keep_visible(*(x.detach().numpy()[()] for x in tensors), NEGLIGIBLE, keep.numpy())
     return keep
 
 

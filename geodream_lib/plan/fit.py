@@ -21,7 +21,8 @@ BESIDE_CPU, BESIDE_CUDA = 1.3 * GB, 1.5 * GB
 
 # Smaller numbers that take less memory, for each stage in the order in which they cost least.
 LIGHTER = {
-    "refine": [("refine.batch_size", 1)] + [("field.samples_per_ray", n) for n in (256, 128, 64)],
+    "refine": [("field.memory_gib", 0.5), ("refine.batch_size", 1)]
+    + [("field.samples_per_ray", n) for n in (256, 128, 64)],
     "geometry": [("mesh.geometry.batch_size", n) for n in (4, 2, 1)] + [("mesh.grid_resolution", 128)],
     "texture": [("mesh.texture.batch_size", 1)],
 }
@@ -97,7 +98,7 @@ def _what_fits(preset: Preset, plan: list[Step], memory: int) -> list[str]:
     return options
 
 
-def _with(settings: object, path: str, value: int) -> object:
+def _with(settings: object, path: str, value: float) -> object:
     """The settings with one number changed."""
     name, _, rest = path.partition(".")
     return replace(settings, **{name: _with(getattr(settings, name), rest, value) if rest else value})

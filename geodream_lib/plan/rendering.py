@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geodream_lib.field import HashEncoding, NeuSField
+from geodream_lib.field.render import SAMPLE_BYTES
 from geodream_lib.plan.networks import learnt_sharpness, make_cost_volume_networks
 from geodream_lib.plan.trace import Cost, trace
 from geodream_lib.presets import Preset
@@ -37,13 +38,14 @@ class FieldCost:
     """parameters: trained ones (volume, encoding, texture, background). volume, table: those of the volume, and of the
     encoding.
     sample, colour: of one evaluated sample, and of one whose colour is looked up; arithmetic of both passes, and `kept`
-    the bytes that the second needs."""
+    the bytes that the second needs. forward: arithmetic of the first pass alone, per evaluated sample."""
 
     parameters: int
     volume: int
     table: int
     sample: Cost
     colour: Cost
+    forward: float
 
 
 def field_cost(preset: Preset) -> FieldCost:
@@ -61,17 +63,20 @@ def field_cost(preset: Preset) -> FieldCost:
     field = NeuSField(volume, decoder, 1.0, encoding, color_from_position=settings.color_from_position).to("meta")
     points = torch.empty(n, 3, device="meta")
 
-    def per_point(query: Callable[[], Sequence[Tensor]]) -> Cost:
+    def per_point(query: Callable[[], Sequence[Tensor]]) -> tuple[Cost, float]:
         forward = trace(query)
         both = trace(lambda: sum(result.sum() for result in query()).backward())
-        return Cost(both.flops / n, forward.peak / n, forward.kept / n)
+        return Cost(both.flops / n, forward.peak / n, forward.kept / n), forward.flops / n
 
+    sample, sample_forward = per_point(lambda: field.sdf_and_gradient(points))
+    colour, colour_forward = per_point(lambda: [field.color(points)])
     return FieldCost(
         parameters=sum(p.numel() for group in field.parameter_groups().values() for p in group),
         volume=volume.numel(),
         table=encoding.table.numel(),
-        sample=per_point(lambda: field.sdf_and_gradient(points)),
-        colour=per_point(lambda: [field.color(points)]),
+        sample=sample,
+        colour=colour,
+        forward=sample_forward + COLOURED * colour_forward,
     )
 
 
@@ -86,10 +91,17 @@ def sharpness(preset: Preset) -> float:
     return ASSUMED_SHARPNESS if learnt is None else learnt * preset.field.sharpening
 
 
-def neus_cost(field: FieldCost, samples: float) -> Cost:
-    """Of a picture with so many evaluated samples and the way back from it; what it keeps is its peak."""
-    kept = samples * (field.sample.kept + COLOURED * field.colour.kept + BYTES_PER_SAMPLE) + _table_gradients(field)
-    return Cost(samples * (field.sample.flops + COLOURED * field.colour.flops), kept, kept)
+def neus_cost(field: FieldCost, samples: float, memory_gib: float) -> Cost:
+    """Of a picture with so many evaluated samples and the way back from it; what it keeps is its peak.
+
+    Where the samples would take more than `memory_gib`, they are evaluated twice, chunk by chunk (see `render`).
+    """
+    kept = samples * (field.sample.kept + COLOURED * field.colour.kept + BYTES_PER_SAMPLE)
+    flops = samples * (field.sample.flops + COLOURED * field.colour.flops)
+    if samples * SAMPLE_BYTES > memory_gib * 2**30:
+        kept, flops = min(kept, memory_gib * 2**30), flops + samples * field.forward
+    kept += _table_gradients(field)
+    return Cost(flops, kept, kept)
 
 
 @dataclass(frozen=True)

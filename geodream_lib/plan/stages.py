@@ -77,7 +77,13 @@ def distilled_steps(preset: Preset) -> list[Step]:
     colours = field.parameters - field.volume
     return [
         _distilled(
-            preset, preset.refine, "refine", "NeuS", field.parameters, 0, lambda p: neus_cost(field, p * samples)
+            preset,
+            preset.refine,
+            "refine",
+            "NeuS",
+            field.parameters,
+            0,
+            lambda p: neus_cost(field, p * samples, preset.field.memory_gib),
         ),
         _distilled(
             preset,

@@ -154,10 +154,13 @@ class Field:
 
     sharpening: factor on the sharpness s that was learnt with the geometry decoder. As released it is 1, after 215000
     steps of training; what the lab's learnt in 2600 (s = 86) would spread an outline over three pixels.
+    cos_anneal_ratio: see `neus.section_alpha`; cos_anneal_steps: first steps over which it grows from 0 to that, as in
+    NeuS' own training, which starts without a shape; 0 has it from the start, since refinement starts with one.
     color_from_position: the texture decoder sees the position beside its encoding, as eq. (8) says.
     random_background: probability of one random colour instead of the learnt background; darkest: the darkest of them
     (the lab's 2D prior has seen objects on light backgrounds only). particles: fields that are refined side by side,
-    all followed by VSD's one second network; the first one becomes the mesh.
+    all followed by VSD's one second network; the first one becomes the mesh. memory_gib: what the samples of a picture
+    may take; larger pictures are rendered in chunks, twice where they are trained on (see `field.render`).
     """
 
     levels: int = 8
@@ -167,12 +170,18 @@ class Field:
     sharpening: float = 3.0
     samples_per_ray: int = 72
     cos_anneal_ratio: float = 1.0
+    cos_anneal_steps: int = 0
     color_from_position: bool = True
     occupancy_resolution: int = 48
     occupancy_steps: int = 16
     random_background: float = 1.0
     darkest: float = 0.6
     particles: int = 1
+    memory_gib: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.memory_gib < 0.001:
+            raise InputError(f"setting field.memory_gib is {self.memory_gib}; expected at least 0.001 GiB")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ import torch
 from geodream_lib.cameras import orbit
 from geodream_lib.errors import InputError
 from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid, render
+from geodream_lib.plan.trace import trace
+from geodream_lib.presets import Field
+from geodream_lib.scenes import FieldScene
 from geodream_lib.storage import load_tensors, save_tensors
 from geodream_lib.volume.decoder import GeometryDecoder
 
@@ -74,6 +77,42 @@ def test_a_picture_reaches_what_is_trained_and_nothing_else() -> None:
     trained = {id(parameter) for parameters in groups.values() for parameter in parameters}
     rest = [parameter for parameter in field.parameters() if id(parameter) not in trained]
     assert rest and not any(parameter.requires_grad or parameter.grad is not None for parameter in rest)
+
+
+def test_a_budget_bounds_the_memory_and_changes_no_gradient() -> None:
+    """Every tensor that is alive is counted, also those that the chunks make again in the backward pass."""
+    torch.manual_seed(0)
+    field = NeuSField(0.05 * torch.randn(16, 12, 12, 12), GeometryDecoder(), 100.0, HashEncoding(4, log2_table=9))
+    cameras, occupancy = orbit([0.0, 90.0], 15.0, 2.8, 40.0, 48), occupancy_grid(field, resolution=24)
+    parameters = [parameter for group in field.parameter_groups().values() for parameter in group]
+    mebibyte = 2**20
+    on_top = 2 * 4 * sum(parameter.numel() for parameter in parameters) + 400 * 2 * 48**2  # gradients, rays
+
+    def step(memory_gib: float) -> tuple[float, list[torch.Tensor]]:
+        field.zero_grad()
+
+        def render_and_back() -> None:
+            arguments = {"background": field.background, "occupancy": occupancy, "memory_gib": memory_gib}
+            render(field, cameras, samples_per_ray=96, **arguments).rgb.square().mean().backward()
+
+        return trace(render_and_back).peak - on_top, [parameter.grad.clone() for parameter in parameters]
+
+    (whole, expected), (bounded, gradients) = step(1.0), step(8 / 1024)
+    assert bounded < 8 * mebibyte < whole / 3
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-5 * other.abs().max().item(), rtol=0)
+
+
+def test_the_slope_in_the_opacity_may_be_annealed_as_in_neus() -> None:
+    settings = Field(samples_per_ray=48, occupancy_resolution=16, cos_anneal_steps=10)
+    scene, cameras = FieldScene(some_field(), settings), orbit([0.0], 15.0, 2.8, 40.0, 16)
+
+    def opacity(step: int) -> float:
+        scene.measure_occupancy()
+        return scene.shoot(cameras, step, torch.Generator().manual_seed(0)).terms["sparsity"].item()
+
+    start, middle, end, later = (opacity(step) for step in (0, 5, 10, 20))
+    assert start > middle > end == later  # the softer slope of the start widens the silhouette
 
 
 def test_the_prior_is_copied() -> None:

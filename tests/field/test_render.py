@@ -80,7 +80,7 @@ def test_the_softer_slope_of_early_training_widens_the_silhouette() -> None:
 def test_bounds_on_memory_do_not_change_the_picture() -> None:
     sphere, cameras = Sphere(), some_cameras(24)
     once, parts = (
-        render(sphere, cameras, samples_per_ray=32, background=WHITE, max_samples=bound) for bound in (2**22, 1000)
+        render(sphere, cameras, samples_per_ray=32, background=WHITE, memory_gib=bound) for bound in (1.0, 1e-3)
     )
     for name in ("rgb", "opacity", "depth", "normal"):
         torch.testing.assert_close(getattr(parts, name), getattr(once, name), atol=1e-5, rtol=0)
@@ -95,9 +95,9 @@ def test_jitter_depends_on_the_generator_alone() -> None:
             samples_per_ray=32,
             background=WHITE,
             generator=torch.Generator().manual_seed(seed),
-            max_samples=bound,
+            memory_gib=bound,
         ).rgb
-        for seed, bound in ((0, 2**20), (0, 500), (1, 2**20))
+        for seed, bound in ((0, 1.0), (0, 1e-3), (1, 1.0))
     )
     torch.testing.assert_close(first, second, atol=1e-5, rtol=0)
     assert (first - third).abs().max() > 1e-3
