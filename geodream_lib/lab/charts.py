@@ -37,7 +37,7 @@ def azimuth_roses(sets: Mapping[str, Float[np.ndarray, " n"]]) -> Figure:
     The area of a petal is its share. The dotted circle is what every sector would have if all directions were alike.
     Azimuths in degrees.
     """
-    figure = Figure(figsize=(3.2 * len(sets), 3.4), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(2.7 * len(sets), 2.9), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(sets), squeeze=False, subplot_kw={"projection": "polar"})[0]
     sectors, ticks = np.arange(0, 360, SECTOR), np.array([1, 5, 10, 20, 40])
     for axes, (title, azimuth) in zip(panels, sets.items(), strict=True):
