@@ -1,6 +1,6 @@
 """What a step of stage 3 costs on a CPU: the lab's red mushroom, two views of 64 pixels. Run by hand:
 
-OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 python tests/benchmarks/bench_refine.py [--rounds N]
+OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 python tests/benchmarks/bench_refine.py [--rounds N] [--cost-law [--plot FILE]]
 
 1. The field step (render and back) against the plain renderer of plain_field.py, and how far both pictures are from one
    with eight times as many sections.
@@ -8,6 +8,8 @@ OMP_NUM_THREADS=2 NUMBA_NUM_THREADS=2 python tests/benchmarks/bench_refine.py [-
 
 The plain steps run in a process of their own, with the system's memory allocator; the library's run with the settings
 that `geodream` gives it. Steps of all kinds take turns, so that what else runs on the machine is felt by all.
+
+With --cost-law instead: how the field step grows with rays, views, sections and voxels (see cost_law.py).
 """
 
 import argparse
@@ -17,6 +19,7 @@ import resource
 import statistics
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from geodream_lib.cli import ALLOCATOR
 
@@ -80,7 +83,17 @@ def take_turns(workers: dict[str, Worker], rounds: dict[str, int]) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="steps under VSD and SDS; of the field a third of it")
+    parser.add_argument("--cost-law", action="store_true", help="how the field step grows, instead of the table")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="picture of the cost law")
     arguments = parser.parse_args()
+    if arguments.cost_law:
+        from cost_law import format_law, measure_law, plot_law
+
+        law = measure_law()
+        print(format_law(law))
+        if arguments.plot is not None:
+            plot_law(law, arguments.plot)
+        return
     plain, ours = Worker({}), Worker(ALLOCATOR)
     workers = {"plain": plain, "field": ours, "VSD": ours, "SDS": ours}
     few, many = max(1, arguments.rounds // 3), arguments.rounds
