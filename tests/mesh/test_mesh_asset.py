@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import fast_simplification
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -50,6 +52,21 @@ def test_nothing_left_is_an_error_that_says_how_far_it_goes() -> None:
     pair = trimesh.util.concatenate([ball, ball.copy().apply_translation([3, 0, 0])])
     with pytest.raises(InputError, match="160 faces cannot be reduced to 1: with fewer than"):
         decimate(torch.tensor(pair.vertices).float(), torch.tensor(pair.faces), 1)
+
+
+def test_a_surface_is_not_torn_where_a_few_faces_less_help(
+    ball: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library leaves open edges at the number asked for, and none at the next one."""
+    asked, whole = [], torch.tensor(trimesh.creation.icosphere(subdivisions=3).faces)
+
+    def simplify(points: np.ndarray, triangles: np.ndarray, target_count: int, agg: int) -> tuple:
+        asked.append(target_count)
+        return points, (ball[1][2:] if len(asked) == 1 else whole).numpy()
+
+    monkeypatch.setattr(fast_simplification, "simplify", simplify)
+    _, faces = decimate(*ball, len(ball[1]) - 1)
+    assert len(faces) == len(whole) and len(asked) == 2 and asked[1] < asked[0]
 
 
 def test_faces_folded_onto_each_other_are_dropped() -> None:
