@@ -184,6 +184,7 @@ def test_a_dragged_slider_moves_the_curve_and_the_button_forks(page, tmp_path: P
     page.get_by_text("paused: run").wait_for()
     assert "fork 1" in page.get_by_text("paused: run").inner_text()
     page.screenshot(path=tmp_path / "3_forked.png")
+    page.locator(".jp-OutputArea-output img").nth(1).screenshot(path=tmp_path / "4_two_rows.png")
 
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     shown = pictures(page)
