@@ -23,13 +23,17 @@ def positional_encoding(points: Float[Tensor, "n 3"], octaves: int = OCTAVES) ->
     return torch.cat(blocks, dim=-1)
 
 
-def encoding_slopes(points: Float[Tensor, "n 3"], octaves: int = OCTAVES) -> Float[Tensor, "n e"]:
-    """Derivative of every entry of `positional_encoding` with respect to the one coordinate it depends on."""
-    blocks = [torch.ones_like(points)]
+def encoding_with_slopes(
+    points: Float[Tensor, "n 3"], octaves: int = OCTAVES
+) -> tuple[Float[Tensor, "n e"], Float[Tensor, "n e"]]:
+    """`positional_encoding`, and the derivative of each of its entries by the one coordinate that it depends on."""
+    blocks, slopes = [points], [torch.ones_like(points)]
     for octave in range(octaves):
         frequency = 2**octave
-        blocks += [frequency * torch.cos(frequency * points), -frequency * torch.sin(frequency * points)]
-    return torch.cat(blocks, dim=-1)
+        sine, cosine = torch.sin(frequency * points), torch.cos(frequency * points)
+        blocks += [sine, cosine]
+        slopes += [frequency * cosine, -frequency * sine]
+    return torch.cat(blocks, dim=-1), torch.cat(slopes, dim=-1)
 
 
 def softplus(a: Float[Tensor, "n h"]) -> Float[Tensor, "n h"]:
@@ -112,11 +116,11 @@ class GeometryDecoder(nn.Module):
         """
         h = self.hidden
         w0, w1, w2 = self.lin0.weight, self.lin1.weight, self.lin2.weight[0]
+        encoded, slopes = encoding_with_slopes(points)
         if not any(parameter.requires_grad for parameter in self.parameters()):
-            encoded, slopes = positional_encoding(points), encoding_slopes(points)
             biases = self.lin0.bias, self.lin1.bias, self.lin2.bias[0]
             return FrozenDecoder.apply(encoded, slopes, latent, latent_jacobian, (w0, w1, w2), biases, BETA)
-        a0 = F.linear(positional_encoding(points), w0, self.lin0.bias)
+        a0 = F.linear(encoded, w0, self.lin0.bias)
         a1 = F.linear(torch.cat([F.softplus(a0, BETA), latent], dim=-1), w1, self.lin1.bias)
         sdf = torch.cat([F.softplus(a1, BETA), latent], dim=-1) @ w2 + self.lin2.bias[0]
 
@@ -125,7 +129,7 @@ class GeometryDecoder(nn.Module):
         to_x1 = to_a1 @ w1
         to_a0 = to_x1[:, :h] * torch.sigmoid(BETA * a0)
         to_latent = w2[h:] + to_x1[:, h:]
-        direct = ((to_a0 @ w0) * encoding_slopes(points)).unflatten(-1, (-1, 3)).sum(dim=1)
+        direct = ((to_a0 @ w0) * slopes).unflatten(-1, (-1, 3)).sum(dim=1)
         return sdf, direct + torch.einsum("nc,nci->ni", to_latent, latent_jacobian)
 
 
