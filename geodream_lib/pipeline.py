@@ -149,10 +149,10 @@ def reconstruct_volume(run: Run) -> CostVolume:
 
     For comparison the preset can ask for a ball instead, which knows nothing of the views.
     """
-    settings = run.preset.volume
+    views, settings = PosedViews.load(run.views), run.preset.volume
     networks = load_cost_volume_networks(network_path(run.preset.cost_volume)).to(run.device)
     if settings.prior:
-        volume = volume_of_views(PosedViews.load(run.views), networks, settings)
+        volume = volume_of_views(views, networks, settings)
     else:
         volume = ball_volume(networks.decoder, settings.resolution)
     mesh = volume_mesh(volume, networks.decoder, settings.mesh_resolution)

@@ -1,5 +1,6 @@
 """Without the prior: a ball that the frozen decoder reads from a volume, and a run that starts from it."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import trimesh
 from geodream_lib.data import data_folder
 from geodream_lib.pipeline import reconstruct_volume
 from geodream_lib.run import create_run
+from geodream_lib.samples import SAMPLE
 from geodream_lib.volume import CostVolumeNetworks, ball_volume, load_cost_volume_networks, query_sdf_and_gradient
 from geodream_lib.volume.mesh import volume_mesh
 
@@ -41,7 +43,8 @@ def test_its_features_are_of_the_size_that_views_give(networks: CostVolumeNetwor
 
 def test_a_run_without_the_prior_starts_from_the_ball(tmp_path: Path) -> None:
     sizes = {"volume.resolution": 16, "volume.refined_resolution": 16, "volume.mesh_resolution": 32}
-    run = create_run("a red car", tmp_path / "run", overrides=sizes | {"volume.prior": "false"})
+    run = create_run("a red mushroom", tmp_path / "run", overrides=sizes | {"volume.prior": "false"})
+    shutil.copytree(data_folder() / "samples" / SAMPLE / "views", run.views)
     reconstruct_volume(run)
     vertices = trimesh.load_mesh(run.folder / "volume.ply").vertices
     np.testing.assert_allclose(np.linalg.norm(vertices, axis=1), 0.5, atol=0.03)
