@@ -10,8 +10,7 @@ from torch import Tensor
 
 from geodream_lib.errors import InputError
 from geodream_lib.field import NeuSField
-from geodream_lib.mesh import MeshReport, TexturedMesh, decimate, mesh_report, unwrap
-from geodream_lib.mesh.atlas import seam_padding
+from geodream_lib.mesh import MeshReport, TexturedMesh, decimate, mesh_report, seam_padding, unwrap
 from geodream_lib.mesh.bake import CHUNK, find_texels, spread
 from geodream_lib.mesh.geometry import vertex_normals
 from geodream_lib.mesh.nearest import nearest_on_surface

@@ -35,6 +35,7 @@ from geodream_lib.mesh import (
     bake_texture,
     remove_floaters,
     render_textured_mesh,
+    seam_padding,
     unwrap,
 )
 from geodream_lib.presets import Guidance, Refine, Volume
@@ -272,7 +273,7 @@ def fine_tune_mesh(run: Run, progress: Progress | None = None) -> TexturedMesh |
         processes.wait()
     if not processes.is_main:
         return None
-    mesh = bake(scene, run.preset.mesh.atlas_size, run.preset.mesh.atlas_padding)
+    mesh = bake(scene, run.preset.mesh.atlas_size)
     mesh.save_obj(run.folder / "mesh" / "mesh.obj")
     mesh.save_glb(run.mesh)
     return mesh
@@ -311,9 +312,9 @@ def texture_scene(run: Run, field: NeuSField, vertices: Float[Tensor, "v 3"], fa
     return scene.to(vertices.device)
 
 
-def bake(scene: TextureScene, size: int, padding: int) -> TexturedMesh:
-    """UV atlas and texture of the final mesh."""
-    vmap, faces, uvs = unwrap(scene.vertices, scene.faces, size, padding)
+def bake(scene: TextureScene, size: int) -> TexturedMesh:
+    """UV atlas and texture of the final mesh; `size`: side of the square texture in texels."""
+    vmap, faces, uvs = unwrap(scene.vertices, scene.faces, size, seam_padding(size))
     texture = bake_texture(scene.vertices[vmap], faces, uvs, scene.color, size)
     return TexturedMesh(scene.vertices[vmap], faces, uvs, texture)
 

@@ -1,7 +1,7 @@
 """Stage 4: from the refined field to a textured mesh (section 2.2, "Mesh Fine-tuning")."""
 
 from geodream_lib.mesh.antialias import antialias
-from geodream_lib.mesh.atlas import unwrap
+from geodream_lib.mesh.atlas import seam_padding, unwrap
 from geodream_lib.mesh.bake import bake_texture
 from geodream_lib.mesh.clean import remove_floaters
 from geodream_lib.mesh.decimate import decimate
@@ -35,6 +35,7 @@ __all__ = [
     "render_opacity",
     "render_texture",
     "render_textured_mesh",
+    "seam_padding",
     "tetrahedral_grid",
     "uniform_laplacian",
     "unwrap",

@@ -198,7 +198,6 @@ class Mesh:
     surface: str = "dmtet"
     inherit_texture: bool = True
     atlas_size: int = 1024
-    atlas_padding: int = 8
 
     def __post_init__(self) -> None:
         _one_of("mesh.surface", self.surface, ("dmtet", "flexicubes"))
