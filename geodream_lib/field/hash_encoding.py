@@ -20,7 +20,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from geodream_lib.cpu_kernels import cpu_kernels
 from geodream_lib.cuda_libraries import library
+
+_compiled_kernels = functools.partial(cpu_kernels, "geodream_lib.field.hash_kernels")
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +79,6 @@ def encode_reference(
         vertex = table.index_select(0, row.reshape(-1)).view(*row.shape, -1)  # [n, 8, features]
         encoded.append((weight[..., None] * vertex).sum(1))
     return torch.cat(encoded, dim=-1)
-
-
-@functools.cache
-def _compiled_kernels() -> ModuleType | None:
-    """The CPU kernels, compiled on first use; None where their compiler is not installed."""
-    try:
-        from geodream_lib.field import hash_kernels
-    except ImportError:
-        return None
-    return hash_kernels
 
 
 class _CompiledEncoding(torch.autograd.Function):

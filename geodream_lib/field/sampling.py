@@ -2,16 +2,18 @@
 
 import functools
 import math
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geodream_lib.cpu_kernels import cpu_kernels
 from geodream_lib.field.cube import Field, cube_interval, cube_points, cube_unit, cube_vectors
 from geodream_lib.field.occupancy import interpolate_occupancy
 from geodream_lib.neus import lay_out, section_alpha
+
+_compiled_kernels = functools.partial(cpu_kernels, "geodream_lib.field.sampling_kernels")
 
 # A section whose share of the pixel is certainly below this is not evaluated.
 NEGLIGIBLE = 1e-3
@@ -106,16 +108,6 @@ def walk_rays(
     tensors = near, far, offset, length, start, slope, occupancy, reach, field.inverse_deviation
     _compiled_kernels().keep_visible(*(x.detach().numpy()[()] for x in tensors), NEGLIGIBLE, keep.numpy())
     return keep
-
-
-@functools.cache
-def _compiled_kernels() -> ModuleType | None:
-    """The CPU kernel, compiled on first use; None where its compiler is not installed."""
-    try:
-        from geodream_lib.field import sampling_kernels
-    except ImportError:
-        return None
-    return sampling_kernels
 
 
 def _reach(field: Field, length: Float[Tensor, ""], resolution: int) -> Float[Tensor, ""]:

@@ -9,11 +9,14 @@ for one voxel width, and from there on the sample is zero.
 """
 
 import functools
-from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from geodream_lib.cpu_kernels import cpu_kernels
+
+_compiled_kernels = functools.partial(cpu_kernels, "geodream_lib.volume.sample_kernels")
 
 
 def sample_volume(volume: Float[Tensor, "c x y z"], points: Float[Tensor, "n 3"]) -> Float[Tensor, "n c"]:
@@ -51,16 +54,6 @@ def sample_volume_with_jacobian(
 
 def _has_kernels(volume: Float[Tensor, "c x y z"], points: Float[Tensor, "n 3"]) -> bool:
     return volume.device.type == "cpu" and volume.dtype == points.dtype == torch.float32 and bool(_compiled_kernels())
-
-
-@functools.cache
-def _compiled_kernels() -> ModuleType | None:
-    """The CPU kernels, compiled on first use; None where their compiler is not installed."""
-    try:
-        from geodream_lib.volume import sample_kernels
-    except ImportError:
-        return None
-    return sample_kernels
 
 
 class _CompiledGather(torch.autograd.Function):

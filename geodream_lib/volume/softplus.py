@@ -1,12 +1,15 @@
 """The activation of the geometry decoder, softplus(a) = log(1 + exp(beta a)) / beta, with its slope."""
 
 import functools
-from types import ModuleType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from geodream_lib.cpu_kernels import cpu_kernels
+
+_compiled_kernels = functools.partial(cpu_kernels, "geodream_lib.volume.softplus_kernels")
 
 
 @torch.no_grad()
@@ -20,13 +23,3 @@ def softplus_and_slope(a: Float[Tensor, "n h"], beta: float) -> tuple[Float[Tens
         _compiled_kernels().softplus_and_slope(a.numpy(), beta, value.numpy(), slope.numpy())
         return value, slope
     return F.softplus(a, beta), torch.sigmoid(beta * a)
-
-
-@functools.cache
-def _compiled_kernels() -> ModuleType | None:
-    """The CPU kernel, compiled on first use; None where its compiler is not installed."""
-    try:
-        from geodream_lib.volume import softplus_kernels
-    except ImportError:
-        return None
-    return softplus_kernels
