@@ -11,8 +11,8 @@ from geodream_lib.volume.mesh import volume_mesh
 class Ball(GeometryDecoder):
     """A decoder whose signed distance is that of a ball, plus the volume's feature."""
 
-    def forward(self, points: torch.Tensor, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (points - points.new_tensor([0.1, 0.2, -0.1])).norm(dim=-1) - 0.5 + latent[:, 0], latent
+    def sdf(self, points: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        return (points - points.new_tensor([0.1, 0.2, -0.1])).norm(dim=-1) - 0.5 + latent[:, 0]
 
 
 def cost_volume(mask: torch.Tensor, value: float = 0.0, to_world: torch.Tensor | None = None) -> CostVolume:
