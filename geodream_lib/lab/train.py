@@ -47,8 +47,8 @@ RECIPES = {
     "mvdream": Recipe(make_mvdream, 75, 4, 4e-4),
     "zero123plus": Recipe(make_zero123plus, 75, 4, 4e-4),
     "cost_volume": Recipe(make_cost_volume, 120, 1, 1e-3),
-    "image_text": Recipe(make_image_text, 40, 64, 1e-3),
-    "point_text": Recipe(make_point_text, 30, 32, 1e-3),
+    "image_text": Recipe(make_image_text, 90, 128, 1e-3),
+    "point_text": Recipe(make_point_text, 20, 32, 1e-3),
     "viewpoint": Recipe(make_viewpoint, 20, 64, 2e-3),
 }
 

@@ -12,7 +12,8 @@ from geodream_lib.lab.augment import disturb
 from geodream_lib.lab.compositions import Composition
 from geodream_lib.lab.evaluator_networks import make_clip, make_uni3d, make_viewpoint_network
 from geodream_lib.lab.geometry import albedo, sdf
-from geodream_lib.lab.measure.judges import measure_viewpoint
+from geodream_lib.lab.measure import judges
+from geodream_lib.lab.measure.judges import measure_image_text, measure_point_text, measure_viewpoint
 from geodream_lib.lab.networks import make_tokenizer
 from geodream_lib.lab.objects import HELD_OUT, is_symmetric, sample_object
 from geodream_lib.lab.train_image_text import contrastive_loss, exam_score, index_phrases, train_image_text
@@ -247,3 +248,12 @@ def test_the_shipped_viewpoint_judge_knows_from_where_an_exact_picture_was_taken
     scores = measure_viewpoint(data_folder() / "lab" / "viewpoint")
     assert scores["median_error"] < 8
     assert scores["front_told"] > 0.9
+
+
+@pytest.mark.parametrize(("name", "measure"), [("image_text", measure_image_text), ("point_text", measure_point_text)])
+def test_a_shipped_judge_finds_the_sentence_of_an_exact_picture_or_cloud(name, measure, monkeypatch):
+    """In an exam that no network has seen; of two of 135 questions 96 % (pictures) and 98 % (clouds) were right."""
+    monkeypatch.setattr(judges, "EXAMS", 1)
+    for sort, count in (("single", 10), ("composition", 20)):
+        monkeypatch.setitem(data.EXAM, sort, count)
+    assert measure(data_folder() / "lab" / name)["retrieval"] > 0.85
