@@ -12,11 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geodream_lib.cuda_libraries import library
-from geodream_lib.errors import InputError
-from geodream_lib.mesh.grid_surface import check_signs, closed, sample_in_tight_box
+from geodream_lib.mesh.grid_surface import check_signs, closed, load_surface, sample_in_tight_box, save_surface
 from geodream_lib.mesh.surface_cuda import marching_tetrahedra_kaolin
 from geodream_lib.mesh.tetrahedra import tetrahedral_grid
-from geodream_lib.storage import load_into, load_tensors, save_tensors
 
 # The six edges of a tetrahedron as pairs of its corners.
 TET_EDGES = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
@@ -160,7 +158,7 @@ class DMTet(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Write the parameters and the box as one safetensors file."""
-        save_tensors(path, self.state_dict(), {"resolution": str(self.resolution)})
+        save_surface(self, path)
 
     @classmethod
     def load(cls, path: Path | str) -> "DMTet":
@@ -169,9 +167,4 @@ class DMTet(nn.Module):
         Raises:
             InputError: the file is missing, broken or not a DMTet.
         """
-        tensors, metadata = load_tensors(path)
-        if not metadata.get("resolution", "").isdecimal():
-            raise InputError(f"{path} does not name its grid resolution; expected a file written by DMTet.save")
-        dmtet = cls(int(metadata["resolution"]))
-        load_into(dmtet, tensors, str(path))
-        return dmtet
+        return load_surface(cls, path)

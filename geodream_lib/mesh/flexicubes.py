@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from geodream_lib.cuda_libraries import library
 from geodream_lib.errors import InputError
 from geodream_lib.mesh.flexicubes_cases import CORNERS, EDGES, RING, cases
-from geodream_lib.mesh.grid_surface import check_signs, closed, sample_in_tight_box
+from geodream_lib.mesh.grid_surface import check_signs, closed, load_surface, sample_in_tight_box, save_surface
 from geodream_lib.mesh.surface_cuda import flexicubes_kaolin
-from geodream_lib.storage import load_into, load_tensors, save_tensors
 
 # How far alpha and beta may go from 1; at 1 a corner or an edge could lose all its weight, and a cube its vertex.
 WEIGHT_RANGE = 0.99
@@ -273,7 +272,7 @@ class FlexiCubes(nn.Module):
 
     def save(self, path: Path | str) -> None:
         """Write the parameters and the box as one safetensors file."""
-        save_tensors(path, self.state_dict(), {"resolution": str(self.resolution)})
+        save_surface(self, path)
 
     @classmethod
     def load(cls, path: Path | str) -> "FlexiCubes":
@@ -282,9 +281,4 @@ class FlexiCubes(nn.Module):
         Raises:
             InputError: the file is missing, broken or not of FlexiCubes.
         """
-        tensors, metadata = load_tensors(path)
-        if not metadata.get("resolution", "").isdecimal():
-            raise InputError(f"{path} does not name its grid resolution; expected a file written by FlexiCubes.save")
-        surface = cls(int(metadata["resolution"]))
-        load_into(surface, tensors, str(path))
-        return surface
+        return load_surface(cls, path)

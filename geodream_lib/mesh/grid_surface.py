@@ -1,13 +1,17 @@
 """What the surfaces that live on a grid of signed distances share: the signs they need and the box they fit into."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodream_lib.errors import InputError
+from geodream_lib.storage import load_into, load_tensors, save_tensors
+
+Surface = TypeVar("Surface", bound=nn.Module)
 
 # Points per call of a signed distance function: bounds memory, does not change the result.
 CHUNK = 1 << 17
@@ -85,3 +89,22 @@ def sample_in_tight_box(surface: GridSurface, sdf_fn: Callable[[Float[Tensor, "m
 
 def _sample(surface: GridSurface, sdf_fn: Callable[[Tensor], Tensor]) -> None:
     surface.sdf.copy_(torch.cat([sdf_fn(points) for points in surface.positions().split(CHUNK)]))
+
+
+def save_surface(surface: nn.Module, path: Path | str) -> None:
+    """Write the parameters and the box of a `GridSurface`, and its `resolution`, as one safetensors file."""
+    save_tensors(path, surface.state_dict(), {"resolution": str(surface.resolution)})
+
+
+def load_surface(kind: type[Surface], path: Path | str) -> Surface:
+    """Read what `save_surface` wrote of a surface of this kind.
+
+    Raises:
+        InputError: the file is missing, broken or of another kind.
+    """
+    tensors, metadata = load_tensors(path)
+    if not metadata.get("resolution", "").isdecimal():
+        raise InputError(f"{path} does not name its grid resolution; expected a file written by {kind.__name__}.save")
+    surface = kind(int(metadata["resolution"]))
+    load_into(surface, tensors, str(path))
+    return surface
