@@ -54,6 +54,15 @@ class Cameras:
         scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.intrinsics.device)
         return replace(self, intrinsics=self.intrinsics * scale[:, None], height=height, width=width)
 
+    def every(self, stride: int, column: int, row: int) -> "Cameras":
+        """Cameras of whose pixels each is a pixel of these: every `stride`-th column and row from the given ones on."""
+        intrinsics = self.intrinsics.clone()
+        intrinsics[:, :2] /= stride
+        first = torch.tensor([column, row], device=intrinsics.device) + 0.5  # the centre of the first pixel
+        intrinsics[:, :2, 2] += 0.5 - first / stride
+        height, width = -(-(self.height - row) // stride), -(-(self.width - column) // stride)
+        return replace(self, intrinsics=intrinsics, height=height, width=width)
+
     def to(self, device: torch.device | str) -> "Cameras":
         return replace(self, c2w=self.c2w.to(device), intrinsics=self.intrinsics.to(device))
 

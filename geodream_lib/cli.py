@@ -138,7 +138,7 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     from geodream_lib.reconstruct import reconstruct
 
     started = time.monotonic()
-    reconstruct(arguments.views, arguments.out, load_preset(arguments.preset))
+    reconstruct(arguments.views, arguments.out, load_preset(arguments.preset), arguments.fit_steps)
     print(arguments.out)
     print(f"reconstruct {time.monotonic() - started:.0f} s")
     return 0
@@ -301,6 +301,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("views", type=Path, metavar="VIEWS_DIR", help="folder with transforms.json and its images")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the mesh is written")
     command.add_argument("--preset", default="lab", help="(default: lab)")
+    command.add_argument(
+        "--fit-steps",
+        type=int,
+        default=300,
+        metavar="N",
+        help="steps that move the volume until it shows what the images show; 0 for imagined views (default: 300)",
+    )
     command.set_defaults(command=reconstruct)
 
     command = commands.add_parser(

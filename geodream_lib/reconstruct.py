@@ -1,4 +1,4 @@
-"""Stage 2 alone, for any posed images: outlines, object, crops like those of the training, cost volume, mesh."""
+"""Stage 2 alone, for any posed images: outlines, object, crops like those of the training, cost volume, fit, mesh."""
 
 import logging
 from pathlib import Path
@@ -14,6 +14,7 @@ from trimesh.visual.material import PBRMaterial
 from geodream_lib.cameras import Cameras, project
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
+from geodream_lib.fit import fit_volume
 from geodream_lib.mesh import rasterize
 from geodream_lib.mesh.textured_mesh import TO_Y_UP
 from geodream_lib.presets import Preset
@@ -39,14 +40,17 @@ FEWEST = 5  # views that the lab's networks have been trained with
 IN_FRONT = 0.05  # of the cube: what is nearer than the mesh by this and less is the mesh
 
 
-def reconstruct(folder: Path, out: Path, preset: Preset) -> trimesh.Trimesh:
-    """The cost volume's mesh of the object in posed images, in the world of their cameras, with vertex colours.
+def reconstruct(folder: Path, out: Path, preset: Preset, fit_steps: int = 300) -> trimesh.Trimesh:
+    """A mesh of the object in posed images, in the world of their cameras, with vertex colours.
+
+    It is the cost volume's, after the volume was fit to the images (see `fit`).
 
     Writes `mesh.ply` (in that world), `mesh.glb` (y up) and `volume.safetensors` below `out`, all or none.
 
     Args:
         folder: images in the NeRF (Blender) layout, with alpha or on a plain background; any scale and place, z up.
         out: a new folder, an empty one, or one with an earlier reconstruction, which is replaced.
+        fit_steps: 0 leaves the volume as the networks predict it: better for views that do not agree.
 
     Raises:
         InputError: the views cannot be read or do not show one object from several sides, or `out` holds other files.
@@ -61,7 +65,7 @@ def reconstruct(folder: Path, out: Path, preset: Preset) -> trimesh.Trimesh:
     mesh, _ = reconstruct_object(views, alpha, center, radius, preset)
     center = torch.from_numpy(mesh.bounds.mean(axis=0)).float()
     radius = float(np.linalg.norm(mesh.vertices - mesh.bounds.mean(axis=0), axis=1).max())
-    mesh, volume = reconstruct_object(views, alpha, center, radius, preset)
+    mesh, volume = reconstruct_object(views, alpha, center, radius, preset, fit_steps)
     _write(out, mesh, volume)
     return mesh
 
@@ -87,7 +91,12 @@ def outlines(views: PosedViews) -> Float[Tensor, "n h w"]:
 
 
 def reconstruct_object(
-    views: PosedViews, alpha: Float[Tensor, "n h w"], center: Float[Tensor, " 3"], radius: float, preset: Preset
+    views: PosedViews,
+    alpha: Float[Tensor, "n h w"],
+    center: Float[Tensor, " 3"],
+    radius: float,
+    preset: Preset,
+    fit_steps: int = 0,
 ) -> tuple[trimesh.Trimesh, CostVolume]:
     """Mesh and cost volume of what is within `radius` of `center`, from well spread views cut to it.
 
@@ -106,6 +115,7 @@ def reconstruct_object(
     networks = load_cost_volume_networks(data_folder() / preset.cost_volume)
     in_cube, to_world = move_to_cube(cameras, center, radius)
     volume = build_cost_volume(images, in_cube, networks, preset.volume.resolution, to_world)
+    volume = fit_volume(volume, networks, images, alpha, in_cube, preset.field, fit_steps)
     mesh = volume_mesh(volume, networks.decoder, preset.volume.mesh_resolution)
     mesh_in_cube = mesh.copy().apply_transform(np.linalg.inv(to_world.double().numpy()))
     mesh.visual.vertex_colors = vertex_colors(mesh_in_cube, images, alpha, in_cube)

@@ -1,8 +1,8 @@
-"""The distribution of training cameras."""
+"""Cameras: the distribution of those that train, and of whose pixels each is one of another's."""
 
 import torch
 
-from geodream_lib.cameras import azimuth_elevation, field_of_view
+from geodream_lib.cameras import azimuth_elevation, field_of_view, orbit, rays
 from geodream_lib.cameras_sampling import model_view_projection, sample_training_cameras
 
 RANGES = {"distance": (2.5, 3.0), "fov_y": (40.0, 60.0), "elevation": (-10.0, 60.0), "size": 8}
@@ -57,3 +57,10 @@ def test_projection_puts_the_object_in_the_middle_and_up_is_up() -> None:
     assert ndc[:, 0, :2].abs().max() < 1e-5
     # y points down in these clip coordinates, so that what is higher up has the smaller row.
     assert (ndc[:, 1, 1] < 0).all() and (ndc[..., 2].abs() < 1).all()
+
+
+def test_every_third_pixel_looks_where_it_looked() -> None:
+    cameras = orbit([10.0, 200.0], [0.0, 30.0], 2.75, 40.0, 16)
+    few = cameras.every(3, column=1, row=2)
+    for thinned, whole in zip(rays(few), rays(cameras), strict=True):
+        torch.testing.assert_close(thinned, whole[:, 2::3, 1::3])

@@ -6,7 +6,7 @@ spends its parameters where the picture is (16x16 and 8x8), not in a deep middle
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -63,18 +63,11 @@ def make_unet(latent_channels: int, in_channels: int | None = None) -> UNet2DCon
     )
 
 
-def speed_up_training(unet: UNet2DConditionModel, device: torch.device, minutes: float) -> Callable:
-    """What to call in place of `unet` in a training of so many minutes; elsewhere the network stays as it is.
-
-    On a CPU attention is written out, as the backward pass of PyTorch's fused one made a training step 1.35 times
-    longer (64, 128 and 192 channels, batch 20, bfloat16, one thread). A training of half an hour or more is compiled,
-    where there is a compiler: that takes one or two minutes, and then 1.2 times as many pictures go through (78 instead
-    of 64 a second; batch 32, bfloat16, one thread).
-    """
-    if device.type != "cpu":
-        return unet
-    unet.set_attn_processor(AttnProcessor())
-    return torch.compile(unet, dynamic=False) if minutes >= 30 and shutil.which("g++") else unet
+def speed_up_training(unet: UNet2DConditionModel, device: torch.device) -> None:
+    """On a CPU, attention written out: the backward pass of PyTorch's fused one made a training step 1.35 times longer
+    (64, 128 and 192 channels, batch 20, bfloat16, one thread)."""
+    if device.type == "cpu":
+        unet.set_attn_processor(AttnProcessor())
 
 
 def make_scheduler(predicts: str = "v_prediction") -> DDIMScheduler:

@@ -71,7 +71,7 @@ def train_text_to_image(
     def predict(model: nn.ModuleDict, noisy: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
         with fast_autocast(device):
             text = model["text_encoder"](tokens).last_hidden_state
-            return unet(noisy, t, text).sample.float()
+            return model["unet"](noisy, t, text).sample.float()
 
     def task(index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return add_noise(sample_latents(moments[index], scale, generator), alphas, generator, predicts, coarse)
@@ -94,7 +94,7 @@ def train_text_to_image(
         ]
         return {"held_out_loss": torch.stack(errors).mean().item()}
 
-    unet = speed_up_training(model["unet"], device, budget.minutes)
+    speed_up_training(model["unet"], device)
     return train(folder.name, model, loss, budget=budget, folder=folder, device=device, validate=validate)
 
 

@@ -121,7 +121,7 @@ def train_zero123(
         with fast_autocast(device):
             token = zero123.clip_camera_projection(zero123.clip_embedding(images[source].float() / 255), pose)
             token = torch.where(drop[:, None, None], 0.0, token)
-            predicted = unet(torch.cat([noisy, condition], dim=1), t, token).sample
+            predicted = zero123.unet(torch.cat([noisy, condition], dim=1), t, token).sample
         return functional.mse_loss(predicted.float(), velocity)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -135,7 +135,7 @@ def train_zero123(
     trained = nn.ModuleDict(
         {name: getattr(zero123, name) for name in ("unet", "image_encoder", "clip_camera_projection")}
     ).requires_grad_(True)
-    unet = speed_up_training(zero123.unet, device, budget.minutes)
+    speed_up_training(zero123.unet, device)
     train(folder.name, trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     return zero123.eval()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geodream_lib import cameras as cam
+from geodream_lib.fit import fit_volume
 from geodream_lib.lab.geometry import mesh as true_mesh
 from geodream_lib.lab.measure.strangers import STRANGERS, shown, surface, visual_hull
 from geodream_lib.lab.measure.views import ELEVATION, SPHERE, exact_views, held_out_objects
@@ -23,6 +24,7 @@ from geodream_lib.volume import CostVolumeNetworks, build_cost_volume, load_cost
 
 Strategy = Callable[[int, torch.Generator, float], list[RelativePose]]
 EXACT_VIEWS = 8
+FIT_STEPS = 300
 TRUE_CELLS = 128  # a side, of the true meshes
 SEEDS = 5  # of the two samplings that figure 9 compares
 
@@ -100,16 +102,21 @@ def measure_cost_volume(weights: Path, zero123: Path, preset: Preset, objects: i
 
 
 def measure_strangers(networks: CostVolumeNetworks, preset: Preset) -> dict[str, dict[str, dict[str, float]]]:
-    """Shapes from outside the lab, by the volume and by the visual hull of the same twelve views."""
+    """Shapes from outside the lab, by the volume, fit to its views or not, and by the visual hull of these views."""
     result = {}
     for number, (name, (shape, colour)) in enumerate(STRANGERS.items()):
         true, cameras = surface(shape), all_around(preset.views.count, number)
         images, opacity = shown(true, colour, cameras)
-        hull = visual_hull(opacity, cameras, preset.volume.mesh_resolution)
-        result[name] = {
-            "volume": average([in_true_frame(built(images, cameras, networks, preset), true)]),
-            "hull": average([in_true_frame(hull, true)]),
+        volume = build_cost_volume(images, cameras, networks, preset.volume.resolution)
+        with torch.enable_grad():
+            fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, preset.field, FIT_STEPS)
+        cells = preset.volume.mesh_resolution
+        meshes = {
+            "volume": volume_mesh(volume, networks.decoder, cells),
+            "fitted": volume_mesh(fitted, networks.decoder, cells),
+            "hull": visual_hull(opacity, cameras, cells),
         }
+        result[name] = {kind: average([in_true_frame(mesh, true)]) for kind, mesh in meshes.items()}
     return result
 
 
