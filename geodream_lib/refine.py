@@ -21,26 +21,19 @@ from tqdm import tqdm
 from geodream_lib.cameras import Cameras
 from geodream_lib.cameras_sampling import sample_training_cameras
 from geodream_lib.errors import InputError
-from geodream_lib.guidance import (
-    Guided,
-    Renders,
-    VSDGuidance,
-    copy_lora,
-    load_lora_state,
-    lora_parameters,
-    lora_state,
-)
+from geodream_lib.guidance import Guided, VSDGuidance, copy_lora
 from geodream_lib.interrupt import interrupt_later
+from geodream_lib.optimizers import adamw, load_optimizer_state, optimizer_state
 from geodream_lib.presets import Refine, flat_settings
 from geodream_lib.processes import Processes
 from geodream_lib.scenes import Shot
 from geodream_lib.schedules import Schedule
+from geodream_lib.second_network import LORA, SecondNetwork, part
 from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
 from geodream_lib.views import CoupledPrior
 
 logger = logging.getLogger(__name__)
 
-LORA = "lora"  # the second network's name among rates and schedules
 GAIN_STEPS = 16  # between two measurements of how well the second network knows the renders
 WARM_UP_BATCHES = 16  # of renders of the start, for the second network's first steps
 
@@ -105,30 +98,16 @@ class Refinement:
         unknown = set(settings.schedules) - set(settings.rates) - {LORA} | set(settings.rates) - set(groups)
         if unknown:
             raise InputError(f"no parameter group {sorted(unknown)}; this stage has {', '.join(groups)}")
-        # betas and eps as released
-        self.optimizer = torch.optim.AdamW(
-            [{"params": groups[name], "name": name} for name in settings.rates],
-            betas=(0.9, 0.99),
-            eps=1e-15,
-            weight_decay=settings.weight_decay,
-            foreach=True,  # twice as fast as one by one
-        )
-        self.lora_optimizer = None
+        trained = [{"params": groups[name], "name": name} for name in settings.rates]
+        self.optimizer = adamw(trained, settings.weight_decay)
+        self.second = None
         if isinstance(guidance, VSDGuidance):
-            self.lora_optimizer = torch.optim.AdamW(
-                [{"params": lora_parameters(guidance.lora), "name": LORA}],
-                self.settings.guidance.lora_rate,
-                betas=(0.9, 0.99),
-                eps=1e-15,
-                weight_decay=0,
-                foreach=True,
-            )
-        self.renders = Renders()
+            self.second = SecondNetwork(guidance, settings.guidance.lora_rate, self.processes)
 
     def rates(self, step: int) -> dict[str, float]:
         """Learning rate of every parameter group, and of the second network, at a step: base rate times schedule."""
         settings, bases = self.settings, dict(self.settings.rates)
-        if self.lora_optimizer is not None:
+        if self.second is not None:
             bases[LORA] = settings.guidance.lora_rate
         return {
             name: base
@@ -143,8 +122,8 @@ class Refinement:
             FloatingPointError: a loss or a gradient is not finite; the parameters it belongs to have not moved.
         """
         settings, step = self.settings, self.step_number
-        if step == 0 and self.lora_optimizer is not None:
-            self._warm_up()
+        if step == 0 and self.second is not None:
+            self._warm_up(self.second)
         cameras, azimuth, elevation = self._cameras()
         shot = self.scene(cameras, step, self.generator)
         t_range = (self._at(settings.t_min), self._at(settings.t_max))
@@ -160,16 +139,16 @@ class Refinement:
 
         rates = self.rates(step)
         losses = {self.optimizer: loss}
-        if self.lora_optimizer is not None:
-            losses[self.lora_optimizer] = guided.lora_loss
+        if self.second is not None:
+            losses[self.second.optimizer] = guided.lora_loss
         for group in [group for optimizer in losses for group in optimizer.param_groups]:
             group["lr"] = rates[group["name"]]
         self._descend(losses)
-        if self.lora_optimizer is not None:
-            self._keep(guided.latents, cameras)
-            self._follow(settings.guidance.lora_steps - 1)
+        if self.second is not None:
+            self.second.keep(guided.latents, cameras.c2w)
+            self._follow(self.second, settings.guidance.lora_steps - 1)
             if step % GAIN_STEPS == 0:
-                record["lora_gain"] = self._gain()
+                record["lora_gain"] = self.second.gain(4 * settings.batch_size, seed=step)
         self.step_number += 1
         self.history.append(record | {f"rate.{name}": rate for name, rate in rates.items()})
         return self.history[-1]
@@ -210,7 +189,7 @@ class Refinement:
         for optimizer in losses:
             optimizer.step()
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, second: SecondNetwork) -> None:
         """The second network learns the renders of the start before its difference to the first one moves anything."""
         if self.settings.guidance.lora_warmup:
             with torch.no_grad():
@@ -218,23 +197,14 @@ class Refinement:
                     cameras, _, _ = self._cameras()
                     images = self.scene(cameras, 0, self.generator).images
                     latents = self.guidance.diffusion.encode_images(images, self.generator)
-                    self._keep(latents, cameras)
-            self._follow(self.settings.guidance.lora_warmup)
+                    second.keep(latents, cameras.c2w)
+            self._follow(second, self.settings.guidance.lora_warmup)
 
-    def _keep(self, latents: Float[Tensor, "b c h w"], cameras: Cameras) -> None:
-        self.renders.add(self.processes.gather(latents), self.processes.gather(cameras.c2w.to(latents.device)))
-
-    def _follow(self, steps: int) -> None:
+    def _follow(self, second: SecondNetwork, steps: int) -> None:
         """Algorithm 1, line 15, on renders of the steps before."""
+        mine = self.settings.batch_size // self.processes.count
         for _ in range(steps):
-            mine = self.settings.batch_size // self.processes.count
-            latents, cameras = self.renders.draw(mine, self.generator)
-            self._descend({self.lora_optimizer: self.guidance.lora_step(latents, cameras, self.generator)})
-
-    def _gain(self) -> float:
-        """How much better the second network knows the latest renders (see `lora_gain`); the run does not notice."""
-        generator = torch.Generator().manual_seed(self.step_number)
-        return self.guidance.gain(*self.renders.draw(4 * self.settings.batch_size, generator), generator)
+            self._descend({second.optimizer: second.loss(mine, self.generator)})
 
     def _check_finite(self, finite: dict[str, bool]) -> None:
         wrong = [name for name, is_finite in finite.items() if not is_finite]
@@ -327,7 +297,7 @@ class Refinement:
         other = Refinement(scene, guidance, settings, generator, self.prior, self.processes)
         tensors, metadata = self._state()
         if isinstance(guidance, VSDGuidance) and not isinstance(self.guidance, VSDGuidance):
-            tensors |= other._second_network()
+            tensors |= other.second.state()
         other._set_state({name: tensor.detach().clone() for name, tensor in tensors.items()}, metadata, "the fork")
         other.history = list(self.history)
         return other
@@ -346,36 +316,22 @@ class Refinement:
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {f"scene.{key}": value for key, value in self.scene.state_dict().items()}
-        tensors |= {f"optimizer.{key}": value for key, value in _optimizer_tensors(self.optimizer).items()}
-        tensors |= self._second_network() | {"generator": self.generator.get_state()}
+        tensors |= {f"optimizer.{key}": value for key, value in optimizer_state(self.optimizer).items()}
+        tensors |= {"generator": self.generator.get_state()}
+        if self.second is not None:
+            tensors |= self.second.state()
         return tensors, {"step": str(self.step_number), "settings": json.dumps(self._settings())}
 
     def _settings(self) -> dict[str, str]:
         return {path: repr(value) for path, value in flat_settings(self.settings).items()}
 
-    def _second_network(self) -> dict[str, Tensor]:
-        """VSD's LoRA, its optimiser and the renders it is trained on; nothing without one."""
-        if self.lora_optimizer is None:
-            return {}
-        optimizer = _optimizer_tensors(self.lora_optimizer)
-        return (
-            {f"lora.{key}": value for key, value in lora_state(self.guidance.lora).items()}
-            | {f"lora_optimizer.{key}": value for key, value in optimizer.items()}
-            | {f"renders.{key}": value for key, value in self.renders.state().items()}
-        )
-
     def _set_state(self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str) -> None:
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
         if "generator" not in tensors or not metadata.get("step", "").isdecimal():
             raise InputError(f"{source} is not a checkpoint of a refinement; delete it to start this stage again")
-        load_into(self.scene, part("scene."), source)
-        _load_optimizer(self.optimizer, part("optimizer."))
-        if self.lora_optimizer is not None:
-            load_lora_state(self.guidance.lora, part("lora."), source)
-            _load_optimizer(self.lora_optimizer, part("lora_optimizer."))
-            self.renders.set_state(part("renders."), self.device)
+        load_into(self.scene, part(tensors, "scene."), source)
+        load_optimizer_state(self.optimizer, part(tensors, "optimizer."))
+        if self.second is not None:
+            self.second.set_state(tensors, source, self.device)
         self.generator.set_state(tensors["generator"])
         self.step_number = int(metadata["step"])
         before, now = json.loads(metadata.get("settings", "{}")), self._settings()
@@ -388,20 +344,6 @@ def _finite(group: dict) -> bool:
     """Whether all gradients of a group are: one number that is not makes their sum so."""
     sums = [p.grad.sum() for p in group["params"] if p.grad is not None]
     return not sums or bool(torch.isfinite(torch.stack(sums)).all())
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state = optimizer.state_dict()
-    state["state"] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".")
-        state["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(state)
 
 
 def _forget_later_lines(log: Path, name: str, step: int) -> None:

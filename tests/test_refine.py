@@ -263,12 +263,12 @@ def test_the_second_network_follows_renders_of_before(make):
     """It takes `lora_steps` steps for one of the field, and warms up on renders of the start before the first."""
     refinement = make()
     steps = []
-    refinement.lora_optimizer.register_step_post_hook(lambda *_: steps.append(len(refinement.renders)))
+    refinement.second.optimizer.register_step_post_hook(lambda *_: steps.append(len(refinement.second.renders)))
     refinement.step()
     warm_up = 16  # renders of the start
     assert steps == [warm_up, warm_up, warm_up + 1], "one of the warm-up, the step's own, one more from what is kept"
     refinement.step()
-    assert len(steps) == 5 and len(refinement.renders) == warm_up + 2
+    assert len(steps) == 5 and len(refinement.second.renders) == warm_up + 2
     assert "lora_gain" in refinement.history[0] and "lora_gain" not in refinement.history[1]
 
 
@@ -334,7 +334,7 @@ def test_rates_follow_the_schedules_stretched_to_the_run(make):
             "background": 1e-3,
         }
         assert {group["name"]: group["lr"] for group in refinement.optimizer.param_groups} == pytest.approx(expected)
-        (second,) = refinement.lora_optimizer.param_groups
+        (second,) = refinement.second.optimizer.param_groups
         assert second["lr"] == pytest.approx(SETTINGS.guidance.lora_rate * (1 - step / STEPS))
         assert {name: record[f"rate.{name}"] for name in expected} == pytest.approx(expected)
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 from torch import Tensor
 
-from geodream_lib.refine import LORA
+from geodream_lib.second_network import LORA
 from geodream_lib.show import DPI, contact_sheet
 
 TILE = 96  # pixels of a picture

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from geodream_lib.errors import InputError
 from geodream_lib.live.picture import LivePicture
 from geodream_lib.presets import Refine, load_preset
-from geodream_lib.refine import LORA
 from geodream_lib.schedules import (
     Schedule,
     constant,
@@ -18,6 +17,7 @@ from geodream_lib.schedules import (
     released_texture,
     released_volume,
 )
+from geodream_lib.second_network import LORA
 from geodream_lib.show import DPI
 
 # One curve for each rate of the paper: eta_1; eta_2 and eta_3 together; eta_4.

@@ -92,7 +92,7 @@ class Clock:
 
     def __init__(self, refinement: Refinement) -> None:
         scene, guidance = refinement.scene, refinement.guidance
-        optimizer, lora_optimizer = refinement.optimizer, refinement.lora_optimizer
+        optimizer = refinement.optimizer
         scene.register_forward_pre_hook(lambda *_: self.mark("rest"))
         scene.register_forward_hook(lambda *_: self.mark("render"))
         frozen = guidance.diffusion.denoiser.unet
@@ -100,14 +100,14 @@ class Clock:
         frozen.register_forward_hook(lambda *_: self.mark("frozen UNet"))
         self._before(optimizer, "zero_grad", "rest")
         last = "backward: VAE, render"
-        if lora_optimizer is not None:
+        if refinement.second is not None:
             guidance.lora.unet.register_forward_pre_hook(lambda *_: self.mark("rest"))
             guidance.lora.unet.register_forward_hook(
                 lambda *_: self.mark("LoRA, to be trained" if torch.is_grad_enabled() else "LoRA, asked")
             )
-            self._before(lora_optimizer, "zero_grad", last)
+            self._before(refinement.second.optimizer, "zero_grad", last)
             last = "backward: LoRA"
-            lora_optimizer.register_step_post_hook(lambda *_: self.mark("optimisers"))
+            refinement.second.optimizer.register_step_post_hook(lambda *_: self.mark("optimisers"))
         optimizer.register_step_pre_hook(lambda *_: self.mark(last))
         optimizer.register_step_post_hook(lambda *_: self.mark("optimisers"))
 
