@@ -43,6 +43,7 @@ from geodream_lib.lab.train_zero123plus import (
 from geodream_lib.lab.training import Budget
 from geodream_lib.pipeline import predict_views
 from geodream_lib.plan.views import view_steps
+from geodream_lib.precision import fast_autocast
 from geodream_lib.presets import load_preset
 from geodream_lib.run import create_run
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
@@ -257,7 +258,7 @@ def test_references_are_seen_as_the_networks_will_be_shown_them(diffusion):
     low = faded(white[None], (alpha * 255).byte()[None]).permute(0, 3, 1, 2).float() / 127.5 - 1
     torch.testing.assert_close(low, normalized(grey[None], model.feature_extractor_vae), atol=0.005, rtol=0)
     moments = encode_dataset(model.vae, grey[None], CPU, CONTRAST)
-    with torch.no_grad():
+    with torch.no_grad(), fast_autocast(CPU):
         seen = model.vae.encode(network_pixels(grey, model.feature_extractor_vae)).latent_dist
     torch.testing.assert_close(moments.float(), torch.cat([seen.mean, seen.std], dim=1), atol=2e-3, rtol=2e-3)
 
