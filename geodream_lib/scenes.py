@@ -90,13 +90,15 @@ class FieldScene(nn.Module):
     def preview(self, cameras: Cameras) -> dict[str, Float[Tensor, "n h w 3"]]:
         """Colour on white, and normals; measures the occupancy only where no step has yet."""
         settings, white = self.settings, solid_background(torch.ones(3))
-        measured = bool(self.occupancy.any())
+        occupancy = self.occupancy
+        if not occupancy.any():
+            occupancy = occupancy_grid(self.field, resolution=settings.occupancy_resolution)
         seen = render(
             self.field,
             cameras,
             samples_per_ray=settings.samples_per_ray,
             background=white,
-            occupancy=self.occupancy if measured else occupancy_grid(self.field, settings.occupancy_resolution),
+            occupancy=occupancy,
             cos_anneal_ratio=settings.cos_anneal_ratio,
             memory_gib=settings.memory_gib,
         )

@@ -133,6 +133,15 @@ def dot(guidance: Towards | None = None, **changes: object) -> Refinement:
     return Refinement(Dot(), guidance or Towards(), Refine(**settings | changes), seeded())
 
 
+def test_a_preview_needs_no_step_and_changes_nothing(make):
+    refinement, cameras = make(), orbit([0.0], [15.0], 2.8, 40.0, 16)
+    before = refinement.preview(cameras)
+    assert not refinement.scene.occupancy.any() and refinement.step_number == 0
+    refinement.scene.measure_occupancy()
+    for kind, images in refinement.preview(cameras).items():
+        torch.testing.assert_close(images, before[kind], rtol=0, atol=0)
+
+
 @pytest.mark.needs_golden("vsd")
 def test_killed_and_resumed_gives_the_same_bits_as_never_stopped(make, tmp_path: Path):
     """All of it: parameters, second network, both optimisers, generator, log."""
