@@ -17,10 +17,12 @@ from geodream_lib.field import HashEncoding, NeuSField, occupancy_grid, render, 
 from geodream_lib.presets import Field
 from geodream_lib.volume import CostVolume, CostVolumeNetworks
 
+STEPS = 300
 VIEWS, SIZE = 2, 64  # rendered in a step; a larger view's pixels take turns
 COLOUR_RATES = {"encoding": 1e-2, "texture": 3e-3}  # as in stage 3
 
 
+@torch.enable_grad()  # also for those who measure without
 def fit_volume(
     volume: CostVolume,
     networks: CostVolumeNetworks,
@@ -28,7 +30,7 @@ def fit_volume(
     alpha: Float[Tensor, "n h w 1"],
     cameras: Cameras,
     settings: Field,
-    steps: int,
+    steps: int = STEPS,
     rate: float = 3e-3,
 ) -> CostVolume:
     """V of one object after steps down the error of its colours and outlines, rendered by NeuS (eqs. 7 and 8).

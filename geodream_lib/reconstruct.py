@@ -14,7 +14,7 @@ from trimesh.visual.material import PBRMaterial
 from geodream_lib.cameras import Cameras, project
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
-from geodream_lib.fit import fit_volume
+from geodream_lib.fit import STEPS, fit_volume
 from geodream_lib.mesh import rasterize
 from geodream_lib.mesh.textured_mesh import TO_Y_UP
 from geodream_lib.presets import Preset
@@ -40,7 +40,7 @@ FEWEST = 5  # views that the lab's networks have been trained with
 IN_FRONT = 0.05  # of the cube: what is nearer than the mesh by this and less is the mesh
 
 
-def reconstruct(folder: Path, out: Path, preset: Preset, fit_steps: int = 300) -> trimesh.Trimesh:
+def reconstruct(folder: Path, out: Path, preset: Preset, fit_steps: int = STEPS) -> trimesh.Trimesh:
     """A mesh of the object in posed images, in the world of their cameras, with vertex colours.
 
     It is the cost volume's, after the volume was fit to the images (see `fit`).
@@ -115,7 +115,8 @@ def reconstruct_object(
     networks = load_cost_volume_networks(data_folder() / preset.cost_volume)
     in_cube, to_world = move_to_cube(cameras, center, radius)
     volume = build_cost_volume(images, in_cube, networks, preset.volume.resolution, to_world)
-    volume = fit_volume(volume, networks, images, alpha, in_cube, preset.field, fit_steps)
+    if fit_steps > 0:
+        volume = fit_volume(volume, networks, images, alpha, in_cube, preset.field, fit_steps)
     mesh = volume_mesh(volume, networks.decoder, preset.volume.mesh_resolution)
     mesh_in_cube = mesh.copy().apply_transform(np.linalg.inv(to_world.double().numpy()))
     mesh.visual.vertex_colors = vertex_colors(mesh_in_cube, images, alpha, in_cube)

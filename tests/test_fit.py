@@ -24,7 +24,8 @@ def test_a_fit_volume_is_nearer_to_the_object() -> None:
     volume = build_cost_volume(images, cameras, networks, 32)
     before = volume.volume.clone()
     settings = replace(preset.field, samples_per_ray=48, occupancy_resolution=32)
-    fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, settings, 60)
+    with torch.no_grad():
+        fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, settings, 60)
     torch.testing.assert_close(volume.volume, before, rtol=0, atol=0)
     scores = [in_true_frame(volume_mesh(v, networks.decoder, 64), true) for v in (volume, fitted)]
     assert scores[1].chamfer < 0.8 * scores[0].chamfer

@@ -24,7 +24,6 @@ from geodream_lib.volume import CostVolumeNetworks, build_cost_volume, load_cost
 
 Strategy = Callable[[int, torch.Generator, float], list[RelativePose]]
 EXACT_VIEWS = 8
-FIT_STEPS = 300
 TRUE_CELLS = 128  # a side, of the true meshes
 SEEDS = 5  # of the two samplings that figure 9 compares
 
@@ -108,8 +107,7 @@ def measure_strangers(networks: CostVolumeNetworks, preset: Preset) -> dict[str,
         true, cameras = surface(shape), all_around(preset.views.count, number)
         images, opacity = shown(true, colour, cameras)
         volume = build_cost_volume(images, cameras, networks, preset.volume.resolution)
-        with torch.enable_grad():
-            fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, preset.field, FIT_STEPS)
+        fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, preset.field)
         cells = preset.volume.mesh_resolution
         meshes = {
             "volume": volume_mesh(volume, networks.decoder, cells),
