@@ -1,7 +1,4 @@
-"""`geodream ...`: one subcommand for the whole of Algorithm 1, one for each of its stages.
-
-Heavy imports are inside the commands: `geodream --help` answers at once.
-"""
+"""`geodream ...`: one subcommand for the whole of Algorithm 1, one for each of its stages (see `commands`)."""
 
 import argparse
 import errno
@@ -9,12 +6,11 @@ import logging
 import os
 import platform
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from geodream_lib import __version__
+from geodream_lib import __version__, commands
 from geodream_lib.errors import InputError
 
 STAGES = {
@@ -40,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             allocator's settings).
     """
     parsed = _parser().parse_args(arguments)
-    if arguments is None and parsed.command is not doctor:
+    if arguments is None and parsed.command is not commands.doctor:
         _keep_freed_memory()
     _quiet_libraries()
     try:
@@ -48,218 +44,31 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except (InputError, FloatingPointError) as error:
-        return _fail(str(error))
+        return commands.fail(str(error))
     except BrokenPipeError:  # whoever read the output left (`| head`); Python must not flush into the void at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return _fail(f"{error}; free some space, the same command goes on from what is finished")
+        return commands.fail(f"{error}; free some space, the same command goes on from what is finished")
     except KeyboardInterrupt:
         print("geodream: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
 
 
-def generate(arguments: argparse.Namespace) -> int:
-    """A prompt goes in, a mesh comes out; or the stages up to `--until`."""
-    from geodream_lib.pipeline import draw_pictures, run_stage
-    from geodream_lib.processes import current_processes
-    from geodream_lib.run import STAGES, create_run
-
-    processes = current_processes()
-    with processes.main_first():
-        run = create_run(
-            arguments.prompt,
-            arguments.out,
-            arguments.preset,
-            arguments.seed,
-            arguments.image,
-            dict(arguments.overrides),
-            arguments.fidelity,
-        )
-    seconds = {}
-    for stage in STAGES[: STAGES.index(arguments.until) + 1]:
-        started = time.monotonic()
-        if run_stage(run, stage):
-            seconds[stage] = time.monotonic() - started
-    if not processes.is_main:
-        return 0
-    if arguments.until == STAGES[-1] and not all(picture.exists() for picture in run.pictures):
-        started = time.monotonic()
-        draw_pictures(run)
-        seconds["pictures"] = time.monotonic() - started
-    made = run.products(arguments.until)[-1:] + (run.pictures if arguments.until == STAGES[-1] else [])
-    for path in made:
-        print(path)
-    took = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-    print(took or "everything was there already; delete an artifact to have it and what follows made again")
-    return 0
-
-
-def one_stage(arguments: argparse.Namespace) -> int:
-    """One stage of a run that was started before."""
-    from geodream_lib.pipeline import run_stage
-    from geodream_lib.processes import current_processes
-    from geodream_lib.run import open_run
-
-    run, stage = open_run(arguments.run), arguments.stage
-    product, started = run.products(stage)[-1], time.monotonic()
-    made = run_stage(run, stage)
-    if not current_processes().is_main:
-        return 0
-    if made:
-        print(product)
-        print(f"{stage} {time.monotonic() - started:.0f} s")
-    else:
-        print(f"{product} is there already; delete it to have it and what follows made again")
-    return 0
-
-
-def sweep(arguments: argparse.Namespace) -> int:
-    """A run for every prompt of a list; 1 if one of them failed."""
-    from geodream_lib.sweep import Recipe, sweep
-    from geodream_lib.yardstick import read_prompts
-
-    recipe = Recipe(arguments.preset, arguments.seed, dict(arguments.overrides), arguments.fidelity)
-    swept = sweep(read_prompts(arguments.prompts), arguments.out, recipe, arguments.ray)
-    for folder in swept.folders:
-        print(folder)
-    for prompt, reason in swept.failed.items():
-        _fail(f"{prompt}: {reason}")
-    if swept.failed:
-        print(f"{len(swept.failed)} failed; the same command tries them again", file=sys.stderr)
-    return 1 if swept.failed else 0
-
-
-def reconstruct(arguments: argparse.Namespace) -> int:
-    """Posed images to a mesh, without a prompt."""
-    from geodream_lib.presets import load_preset
-    from geodream_lib.reconstruct import reconstruct
-
-    started = time.monotonic()
-    reconstruct(arguments.views, arguments.out, load_preset(arguments.preset), arguments.fit_steps)
-    print(arguments.out)
-    print(f"reconstruct {time.monotonic() - started:.0f} s")
-    return 0
-
-
-def export(arguments: argparse.Namespace) -> int:
-    """A run's mesh as files for other programs, with as many faces and texels as they want."""
-    from geodream_lib.export import export_asset
-    from geodream_lib.mesh import format_mesh_report
-    from geodream_lib.run import open_run
-
-    exported = export_asset(
-        open_run(arguments.run),
-        arguments.out,
-        faces=arguments.faces,
-        texture=arguments.texture,
-        normal_map=arguments.normal_map,
-        formats=arguments.formats,
-    )
-    for path in exported.files:
-        print(path)
-    print(format_mesh_report(exported.report))
-    return 0
-
-
-def evaluate(arguments: argparse.Namespace) -> int:
-    """The scores of finished runs; 2 if one of them could not be measured."""
-    from geodream_lib.metrics import format_table
-    from geodream_lib.presets import load_preset
-    from geodream_lib.storage import write_json
-    from geodream_lib.yardstick import measure_runs
-
-    measured = measure_runs(arguments.runs, load_preset(arguments.preset), arguments.reference)
-    if arguments.out is not None:
-        write_json(arguments.out, measured.as_json())
-    if measured.evaluations:
-        print(format_table([evaluation.scores for evaluation in measured.evaluations]))
-    for name, reason in measured.missing.items():
-        print(f"not measured by {name}: {reason}")
-    for reason in measured.skipped.values():
-        _fail(reason)
-    return 2 if measured.skipped else 0
-
-
-def lab(arguments: argparse.Namespace) -> int:
-    """The lab's preset on a list of prompts, measured, as a page."""
-    from geodream_lib.data import data_folder
-    from geodream_lib.lab.survey import report
-    from geodream_lib.metrics import format_table
-    from geodream_lib.yardstick import read_prompts
-
-    prompts = read_prompts(arguments.prompts or data_folder() / "prompts" / "lab_prompts.json")
-    measured = report(prompts, arguments.out, arguments.steps_fast)
-    if measured.evaluations:
-        print(format_table([evaluation.scores for evaluation in measured.evaluations]))
-    for name in ("report.json", "report.html"):
-        print(arguments.out / name)
-    for name, reason in measured.skipped.items():
-        _fail(f"{name}: {reason}")
-    return 2 if measured.skipped else 0
-
-
-def plan(arguments: argparse.Namespace) -> int:
-    """What a run will take, and whether this machine has it."""
-    from geodream_lib.plan import check_plan, device_memory, format_plan, make_plan
-    from geodream_lib.presets import load_preset
-
-    preset = load_preset(arguments.preset, dict(arguments.overrides), arguments.fidelity)
-    steps = make_plan(preset, arguments.image)
-    print(format_plan(preset, steps))
-    memory = device_memory(preset)
-    if memory is None:
-        print("\nNo CUDA device was found here to compare with.")
-    else:
-        check_plan(preset, steps, memory)
-        print(f"\nIt fits: this device has {memory / 2**30:.1f} GB.")
-    return 0
-
-
-def doctor(arguments: argparse.Namespace) -> int:
-    """What is installed and active, and how to get the rest."""
-    from geodream_lib.doctor import format_report, report
-
-    checks = report()
-    print(format_report(checks))
-    return 1 if any(check.status == "problem" for check in checks) else 0
-
-
-def weights(arguments: argparse.Namespace) -> int:
-    """Public networks: what there is, get, convert and check."""
-    if arguments.action == "fetch":
-        # Downloads of gigabytes show how far they are; it is read when the hub's library is imported.
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"
-    from geodream_lib.weights.commands import convert_file, fetch_network, list_networks, verify_networks
-
-    if arguments.action == "fetch":
-        lines = fetch_network(arguments.name, arguments.folder, arguments.repo, arguments.offline, arguments.yes)
-    elif arguments.action == "convert":
-        options = (arguments.config, arguments.tokenizer, arguments.image_encoder)
-        lines = convert_file(arguments.name, arguments.file, *options)
-    else:
-        lines = verify_networks(arguments.name) if arguments.action == "verify" else list_networks()
-    while True:
-        try:
-            print(next(lines))
-        except StopIteration as end:
-            return end.value
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, as for every other bad input."""
-        self.exit(_fail(f"{message}; see {self.prog} --help"))
+        self.exit(commands.fail(f"{message}; see {self.prog} --help"))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="geodream", description="A prompt goes in, a textured mesh comes out (GeoDream).")
     parser.add_argument("--version", action="version", version=f"geodream {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "generate",
         help="all stages: prompt to textured mesh; run again to resume",
         description="All stages, from a prompt to a textured mesh. The same command again resumes an interrupted run.",
@@ -270,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/<the prompt>)")
     command.add_argument("--until", choices=STAGES, default="mesh", metavar="STAGE", help=f"stop after {_names()}")
     _add_settings(command)
-    command.set_defaults(command=generate)
+    command.set_defaults(command=commands.generate)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "sweep",
         help="all stages for every prompt of a list, here or on a Ray cluster",
         description="A run for every prompt. The same command again skips what is finished and tries the rest.",
@@ -282,18 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     command.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster: auto, HOST:PORT, or local to start one")
     _add_settings(command)
-    command.set_defaults(command=sweep)
+    command.set_defaults(command=commands.sweep)
 
     for stage, what in STAGES.items():
-        command = commands.add_parser(
+        command = subparsers.add_parser(
             stage, help=f"{what}, in an existing run", description=f"{what[0].upper()}{what[1:]}."
         )
         command.add_argument(
             "run", type=Path, metavar="RUN", help="a folder made by geodream generate (see its --until)"
         )
-        command.set_defaults(command=one_stage, stage=stage)
+        command.set_defaults(command=commands.one_stage, stage=stage)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "reconstruct",
         help="posed images to a mesh, without a prompt",
         description="A mesh from images with known cameras (a folder with transforms.json in the NeRF layout).",
@@ -308,9 +117,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps that move the volume until it shows what the images show; 0 for imagined views (default: 300)",
     )
-    command.set_defaults(command=reconstruct)
+    command.set_defaults(command=commands.reconstruct)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "export",
         help="a run's mesh with fewer faces, a larger texture, other formats",
         description="The final mesh of a run for other programs: decimated, with a new atlas, baked anew, measured.",
@@ -323,9 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "--format", dest="formats", default="glb", metavar="LIST", help="glb, obj, ply, with commas (default: glb)"
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="where asset.* is written (default: RUN/mesh)")
-    command.set_defaults(command=export)
+    command.set_defaults(command=commands.export)
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "evaluate",
         help="scores of finished runs: retrieval, FID, Janus, colours, shape",
         description="Measure finished runs. Each gets an evaluation.json; what cannot be measured is named.",
@@ -336,23 +145,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--reference", type=Path, metavar="DIR", help="pictures for the FID (default: exact renders, in the lab only)"
     )
-    command.set_defaults(command=evaluate)
+    command.set_defaults(command=commands.evaluate)
 
-    _add_lab(commands.add_parser("lab", help="the lab's main job on many prompts: report"))
+    _add_lab(subparsers.add_parser("lab", help="the lab's main job on many prompts: report"))
 
-    _add_weights(commands.add_parser("weights", help="public networks: list, fetch, convert, verify"))
+    _add_weights(subparsers.add_parser("weights", help="public networks: list, fetch, convert, verify"))
 
-    command = commands.add_parser(
+    command = subparsers.add_parser(
         "plan",
         help="what a run will take, before anything is loaded",
         description="Steps, arithmetic and memory of every stage, counted without weights; and whether it fits here.",
     )
     command.add_argument("--image", action="store_true", help="of a run that starts from a reference picture")
     _add_settings(command)
-    command.set_defaults(command=plan)
+    command.set_defaults(command=commands.plan)
 
-    command = commands.add_parser("doctor", help="what is installed and active, and how to get the rest")
-    command.set_defaults(command=doctor)
+    command = subparsers.add_parser("doctor", help="what is installed and active, and how to get the rest")
+    command.set_defaults(command=commands.doctor)
     return parser
 
 
@@ -386,12 +195,12 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--prompts", type=Path, metavar="FILE", help="JSON list (default: the 35 of data/prompts)")
     action.add_argument("--steps-fast", action="store_true", help="a twentieth of all steps: to try the command")
-    action.set_defaults(command=lab)
+    action.set_defaults(command=commands.lab)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION", dest="action")
-    parser.set_defaults(command=weights)
+    parser.set_defaults(command=commands.weights)
     actions.add_parser("list", help="every public network: whether it is ready, size, stage, licence")
     action = actions.add_parser("fetch", help="download a network (or take files you have) and make it ready")
     action.add_argument("name", metavar="NAME", help="such as sd21-base; see geodream weights list")
@@ -420,11 +229,6 @@ def _override(text: str) -> tuple[str, str]:
     if not (key and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, such as refine.steps=500")
     return key, value
-
-
-def _fail(message: str) -> int:
-    print(f"geodream: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
 
 
 def _keep_freed_memory() -> None:

@@ -28,8 +28,8 @@ from geodream_lib.presets import Refine, flat_settings
 from geodream_lib.processes import Processes
 from geodream_lib.scenes import Shot
 from geodream_lib.schedules import Schedule
-from geodream_lib.second_network import LORA, SecondNetwork, part
-from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors
+from geodream_lib.second_network import LORA, SecondNetwork
+from geodream_lib.storage import atomic_write, load_into, load_tensors, save_tensors, without_prefix
 from geodream_lib.views import CoupledPrior
 
 logger = logging.getLogger(__name__)
@@ -328,8 +328,8 @@ class Refinement:
     def _set_state(self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str) -> None:
         if "generator" not in tensors or not metadata.get("step", "").isdecimal():
             raise InputError(f"{source} is not a checkpoint of a refinement; delete it to start this stage again")
-        load_into(self.scene, part(tensors, "scene."), source)
-        load_optimizer_state(self.optimizer, part(tensors, "optimizer."))
+        load_into(self.scene, without_prefix(tensors, "scene."), source)
+        load_optimizer_state(self.optimizer, without_prefix(tensors, "optimizer."))
         if self.second is not None:
             self.second.set_state(tensors, source, self.device)
         self.generator.set_state(tensors["generator"])

@@ -7,6 +7,7 @@ from torch import Tensor
 from geodream_lib.guidance import Renders, VSDGuidance, load_lora_state, lora_parameters, lora_state
 from geodream_lib.optimizers import adamw, load_optimizer_state, optimizer_state
 from geodream_lib.processes import Processes
+from geodream_lib.storage import without_prefix
 
 LORA = "lora"  # its name among rates and schedules
 
@@ -52,11 +53,6 @@ class SecondNetwork:
         Raises:
             InputError: the low-rank weights in `source` are of another network.
         """
-        load_lora_state(self.guidance.lora, part(tensors, "lora."), source)
-        load_optimizer_state(self.optimizer, part(tensors, "lora_optimizer."))
-        self.renders.set_state(part(tensors, "renders."), device)
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without the beginning."""
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        load_lora_state(self.guidance.lora, without_prefix(tensors, "lora."), source)
+        load_optimizer_state(self.optimizer, without_prefix(tensors, "lora_optimizer."))
+        self.renders.set_state(without_prefix(tensors, "renders."), device)

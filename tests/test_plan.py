@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import geodream_lib.field.hash_encoding as hash_encoding
 from geodream_lib.cameras_sampling import sample_training_cameras
 from geodream_lib.cli import main
+from geodream_lib.components import part_home
 from geodream_lib.data import data_folder
 from geodream_lib.errors import InputError
 from geodream_lib.field import HashEncoding, NeuSField, TextureDecoder, occupancy_grid
@@ -124,7 +125,7 @@ def test_twice_the_batch_is_twice_the_work_and_memory():
 def test_local_networks_have_the_parameters_of_their_files(name: str, parts: tuple[str, ...]):
     networks = make_networks(f"lab/{name}", parts, torch.float32)
     for part in parts:
-        files = list((data_folder() / "lab" / name / part).glob("*.safetensors"))
+        files = list((part_home(data_folder() / "lab" / name, part) / part).glob("*.safetensors"))
         stored = sum(tensor.numel() for file in files for tensor in load_tensors(file)[0].values())
         assert count_parameters(networks[part]) == stored, part
 
