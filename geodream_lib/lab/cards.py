@@ -166,7 +166,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.cards", description=__doc__)
     parser.add_argument("--lab", type=Path, default=data_folder() / "lab", help="folder of the networks and the cards")
-    parser.add_argument("names", nargs="*", help="which (default: all)")
+    parser.add_argument("names", nargs="*", help="which (default: all that are there)")
     arguments = parser.parse_args()
     lab, preset = arguments.lab, load_preset("lab")
     show.quiet_libraries()
@@ -181,7 +181,7 @@ def main() -> None:
     }
     if unknown := set(arguments.names) - set(sheets):
         parser.error(f"no sheet {', '.join(sorted(unknown))}; choose from {', '.join(sheets)}")
-    for name in arguments.names or sheets:
+    for name in arguments.names or [name for name in sheets if (lab / name).is_dir()]:
         path = lab / name / "samples.png"
         show.save_image(path, show.contact_sheet(sheets[name]()))
         logger.info("%s", path)

@@ -62,13 +62,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.measure", description=__doc__)
     parser.add_argument("--lab", type=Path, default=data_folder() / "lab", help="folder of the networks")
-    parser.add_argument("names", nargs="*", help="which (default: all)")
+    parser.add_argument("names", nargs="*", help="which (default: all that are there)")
     arguments = parser.parse_args()
     show.quiet_libraries()
     table = measurements(arguments.lab)
     if unknown := set(arguments.names) - set(table):
         parser.error(f"no network {', '.join(sorted(unknown))}; choose from {', '.join(table)}")
-    for name in arguments.names or table:
+    for name in arguments.names or [name for name in table if (arguments.lab / name).is_dir()]:
         scores = table[name]()
         write_json(arguments.lab / name / "measured.json", scores)
         logger.info("%s %s", name, scores)
