@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.gallery", description=__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="the picture, .png or .jpg")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders made by geodream generate or sweep")
-    parser.add_argument("--tile", type=int, default=104, help="pixels a side of one view (default: %(default)s)")
+    parser.add_argument("--tile", type=int, default=116, help="pixels a side of one view (default: %(default)s)")
     arguments = parser.parse_args()
     runs = [open_run(folder) for folder in arguments.runs]
     rows = {run.prompt: row(run, arguments.tile) for run in runs}
