@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=116, help="pixels a side of one view (default: %(default)s)")
     arguments = parser.parse_args()
     runs = [open_run(folder) for folder in arguments.runs]
-    rows = {run.prompt: row(run, arguments.tile) for run in runs}
+    prompts, folders = [run.prompt for run in runs], [str(folder) for folder in arguments.runs]
+    labels = prompts if len(set(prompts)) == len(prompts) else folders
+    rows = {label: row(run, arguments.tile) for label, run in zip(labels, runs, strict=True)}
     show.save_image(arguments.file, show.contact_sheet(rows, tile=arguments.tile))
 
 
