@@ -104,7 +104,7 @@ def test_doctor_reports_and_tells_scripts_by_its_code(monkeypatch, capsys, statu
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """In a process of its own, in the clone, where it finds the package installed or not."""
-    clone, environment = Path(cli.__file__).parents[1], os.environ | environment
+    clone, environment = Path(cli.__file__).parents[2], os.environ | environment
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=clone, env=environment)
 
 

@@ -12,7 +12,7 @@ import trimesh
 from geodream_lib import cli, export
 from geodream_lib.mesh import TexturedMesh
 
-SAMPLE = Path(cli.__file__).parents[1] / "data" / "samples" / "a-red-mushroom-on-a-log"
+SAMPLE = Path(cli.__file__).parents[2] / "data" / "samples" / "a-red-mushroom-on-a-log"
 
 
 @pytest.fixture

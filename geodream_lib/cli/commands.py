@@ -1,4 +1,4 @@
-"""What the subcommands of `geodream` do: each takes what the parser of `cli` read and gives an exit code.
+"""What the subcommands of `geodream` do: each takes what the parser read, prints, and gives an exit code.
 
 Heavy imports are inside the commands: `geodream --help` answers at once.
 """

@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import NoReturn
 
-from geodream_lib import __version__, commands
+from geodream_lib import __version__
+from geodream_lib.cli import commands
 from geodream_lib.errors import InputError
 
 STAGES = {
