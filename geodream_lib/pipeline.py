@@ -204,7 +204,8 @@ def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> S
     The second starts as a copy of the prior, or, as in the paper (appendix K), of a network that predicts velocity.
     """
     diffusion = load_diffusion(network_path(run.preset.text_to_image), run.device, run.dtype)
-    words = ViewPrompts(run.prompt, front=settings.front, back=settings.back, overhead=settings.overhead)
+    angles = {"front": settings.front, "back": settings.back, "overhead": settings.overhead}
+    words = ViewPrompts(run.prompt, **angles, view_words=settings.view_words)
     prompts = encode_prompts(diffusion, words)
     if settings.kind == "sds":
         return SDSGuidance(diffusion, prompts, scale=settings.scale)

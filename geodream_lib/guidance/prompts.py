@@ -21,6 +21,8 @@ SIDE, FRONT, BACK, OVERHEAD = range(4)
 class ViewPrompts:
     """A prompt and the angles, in degrees, at which the camera sees the object's front, its back, or its top.
 
+    view_words: say so in the prompt; without, every view is asked for the same, as before DreamFusion.
+
     The released GeoDream configs use 20, 40, 50 for field and texture and the defaults for the mesh's geometry. Its
     world has azimuth 0 behind the object, so its code swaps the words front and back; here the front is at azimuth 0
     (the world of `cameras`, and threestudio's) and no swap is needed.
@@ -31,10 +33,11 @@ class ViewPrompts:
     front: float = 45.0
     back: float = 45.0
     overhead: float = 60.0
+    view_words: bool = True
 
     def texts(self) -> list[str]:
         """The prompt as seen from the side, the front, the back and above, in the order of `SLOTS`."""
-        return [f"{self.prompt}, {slot} view" for slot in SLOTS]
+        return [f"{self.prompt}, {slot} view" if self.view_words else self.prompt for slot in SLOTS]
 
     def slots(self, azimuth: Float[Tensor, " b"], elevation: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """Index into `SLOTS` for each camera; angles in degrees, any turn. All comparisons are strict."""

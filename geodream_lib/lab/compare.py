@@ -1,8 +1,9 @@
-"""`python -m geodream_lib.lab.compare guidance|schedules`: stage 3 with other settings, from the same volumes.
+"""`python -m geodream_lib.lab.compare guidance|schedules|janus`: stage 3 with other settings, from the same views.
 
-What the paper says of VSD against SDS (section 2.2) and of its schedules against constant rates (section 3.2, figure 6)
-is said of pictures. Here it is measured: every way refines the same volume of a prompt with the same seeds, so a
-difference between two ways is a difference between pairs. A command that is called again goes on where it stopped.
+What the paper says of VSD against SDS (section 2.2), of its schedules against constant rates (section 3.2, figure 6)
+and of its prior against the Janus problem (section 1) is said of pictures. Here it is measured: every way refines the
+same volume of a prompt (or a ball in its place) with the same seeds, so a difference between two ways is a difference
+between pairs. A command that is called again goes on where it stopped.
 """
 
 import argparse
@@ -45,7 +46,10 @@ PROMPTS = (
 VIEWS, ELEVATION = 24, 15.0
 START = "start"
 Scores = dict[str, float]
-Settings = dict[str, str | float]
+Settings = dict[str, str | float | bool]
+# A ball in place of the cost volume, at a rate with which it could still become something.
+WITHOUT_PRIOR: Settings = {"volume.prior": False, "refine.rates.volume": 1e-3}
+WITHOUT_WORDS: Settings = {"refine.guidance.view_words": False}
 
 
 def ways(question: str) -> dict[str, Settings]:
@@ -54,6 +58,13 @@ def ways(question: str) -> dict[str, Settings]:
         # SDS counts its scale from the conditional prediction: one less than VSD for the same direction.
         scale = load_preset("lab").refine.guidance.scale - 1
         return {"vsd": {}, "sds": {"refine.guidance.kind": "sds", "refine.guidance.scale": scale}}
+    if question == "janus":
+        return {
+            "prior": {},
+            "no prior": WITHOUT_PRIOR,
+            "prior, no words": WITHOUT_WORDS,
+            "no prior, no words": WITHOUT_PRIOR | WITHOUT_WORDS,
+        }
     schedules = load_preset("lab").refine.schedules
     names = [f"refine.schedules.{name}" for name in schedules]
     average = [schedule.values(range(schedule.total_steps)).mean() for schedule in schedules.values()]
@@ -64,24 +75,26 @@ def ways(question: str) -> dict[str, Settings]:
     }
 
 
-def start(prompt: str, folder: Path) -> Run:
+def start(prompt: str, folder: Path, overrides: Settings) -> Run:
     """A run with its views and its volume, which all ways begin with."""
-    run = create_run(prompt, folder)
+    run = create_run(prompt, folder, overrides=overrides)
     for stage in ("views", "volume"):
         run_stage(run, stage)
     return run
 
 
 def branch(begun: Run, folder: Path, seed: int, changes: Settings) -> Run:
-    """A run of its own that goes on from another one's volume; only its third stage depends on the seed."""
+    """A run of its own that goes on from another one's volume, or from its views where it wants a volume of its own."""
     run = create_run(begun.prompt, folder, seed=seed, overrides=changes)
-    for product in (*begun.products("views"), *begun.products("volume")):
+    shared = ("views", "volume") if run.preset.volume == begun.preset.volume else ("views",)
+    for product in (product for stage in shared for product in begun.products(stage)):
         copy = run.folder / product.relative_to(begun.folder)
         if product.is_dir():
             shutil.copytree(product, copy, dirs_exist_ok=True)
         elif not copy.exists():
             shutil.copy(product, copy)
-    run_stage(run, "refine")
+    for stage in ("volume", "refine"):
+        run_stage(run, stage)
     return run
 
 
@@ -191,18 +204,18 @@ def compare(
     question: str, prompts: list[str], seeds: int, out: Path, overrides: Settings | None = None
 ) -> dict[str, list[Scores]]:
     """Refine and score every way, prompt and seed below `out`; scores by way, with those of the start."""
-    preset = load_preset("lab")
+    preset, overrides = load_preset("lab"), overrides or {}
     evaluators = load_evaluators(preset, known_prompts() + prompts, torch.device("cpu"))
     scores: dict[str, list[Scores]] = {START: []} | {name: [] for name in ways(question)}
     for prompt in prompts:
         folder = out / slug(prompt)
-        begun = start(prompt, folder / START)
+        begun = start(prompt, folder / START, overrides)
         truth = truth_of(prompt, ring(begun))
 
         for seed in range(seeds):
             scores[START].append(scored(begun, evaluators, truth))
             for name, changes in ways(question).items():
-                run = branch(begun, folder / f"{slug(name)}-{seed}", seed, (overrides or {}) | changes)
+                run = branch(begun, folder / f"{slug(name)}-{seed}", seed, overrides | changes)
                 scores[name].append(scored(run, evaluators, truth))
                 logger.info("%s, %s, seed %d: %s", prompt, name, seed, scores[name][-1])
     return scores
@@ -211,7 +224,7 @@ def compare(
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.compare", description=__doc__)
-    parser.add_argument("question", choices=("guidance", "schedules"))
+    parser.add_argument("question", choices=("guidance", "schedules", "janus"))
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="one a line, or JSON (default: six)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))

@@ -100,7 +100,8 @@ class Guidance:
     """Score distillation by the 2D prior (eq. 9).
 
     kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network (7.5 as released, which makes the lab's
-    colours glare). front, back, overhead: thresholds of the view-dependent prompts, degrees. lora_rank, lora_rate,
+    colours glare). front, back, overhead: thresholds of the view-dependent prompts, degrees; view_words: whether the
+    prompt says the view at all (off to see the Janus problem that the words are against). lora_rank, lora_rate,
     lora_timesteps: of the network that follows the renders. lora_steps: steps it takes for one of the scene, all but
     one on renders of before. lora_warmup: steps on renders of the start before the scene moves. silent_camera: its
     camera embedding starts at zero, so that it starts as the network it is a copy of; else at random, as released.
@@ -111,6 +112,7 @@ class Guidance:
     front: float = 30.0
     back: float = 40.0
     overhead: float = 60.0
+    view_words: bool = True
     lora_rank: int = 4
     lora_rate: float = 2e-3
     lora_timesteps: int = 1

@@ -54,6 +54,11 @@ def test_thresholds_of_the_released_configs() -> None:
     assert word(90, 50.1, **released) == "overhead"
 
 
+def test_without_view_words_every_side_is_asked_for_the_same() -> None:
+    assert set(ViewPrompts("a corgi", view_words=False).texts()) == {"a corgi"}
+    assert len(set(ViewPrompts("a corgi").texts())) == 4
+
+
 @pytest.fixture
 def embeddings() -> PromptEmbeddings:
     plain, views, negative = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0)).split([1, 4, 1])

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from geodream_lib.data import data_folder
-from geodream_lib.lab.compare import compare, difference, format_comparison, roughness, ways
-from geodream_lib.run import create_run, slug
+from geodream_lib.lab.compare import branch, compare, difference, format_comparison, roughness, ways
+from geodream_lib.presets import load_preset
+from geodream_lib.run import Run, create_run, slug
 from geodream_lib.samples import SAMPLE
 
 PROMPT = "a red mushroom on a log"
+SHORT = {"refine.steps": 2}
 
 
 def test_what_all_pairs_share_does_not_blur_their_difference() -> None:
@@ -39,18 +41,46 @@ def test_ways_of_the_schedules_move_as_much_on_average() -> None:
     assert schedules["constant average"]["refine.schedules.volume"] == pytest.approx((0.1 + 1) / 2, abs=0.01)
 
 
-@pytest.mark.slow
-def test_a_comparison_starts_all_ways_from_one_volume_and_is_not_repeated(tmp_path: Path) -> None:
-    begun = create_run(PROMPT, tmp_path / slug(PROMPT) / "start")
+def test_ways_of_the_janus_problem_are_with_and_without_prior_and_words() -> None:
+    asked = {name: load_preset("lab", {k: str(v) for k, v in way.items()}) for name, way in ways("janus").items()}
+    switches = {name: (preset.volume.prior, preset.refine.guidance.view_words) for name, preset in asked.items()}
+    assert switches == {
+        "prior": (True, True),
+        "no prior": (False, True),
+        "prior, no words": (True, False),
+        "no prior, no words": (False, False),
+    }
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Run:
+    """The sample's run as far as its volume."""
+    run, sample = create_run(PROMPT, tmp_path / slug(PROMPT) / "start", overrides=SHORT), data_folder() / "samples"
     for name in ("reference.png", "volume.ply", "volume.safetensors"):
-        shutil.copy(data_folder() / "samples" / SAMPLE / name, begun.folder)
-    shutil.copytree(data_folder() / "samples" / SAMPLE / "views", begun.views)
-    scores = compare("guidance", [PROMPT], 1, tmp_path, {"refine.steps": 2})
+        shutil.copy(sample / SAMPLE / name, run.folder)
+    shutil.copytree(sample / SAMPLE / "views", run.views)
+    return run
+
+
+@pytest.mark.slow
+def test_a_way_without_the_prior_shares_the_views_and_not_the_volume(begun: Run, tmp_path: Path) -> None:
+    volumes = [
+        branch(begun, tmp_path / slug(name), 0, SHORT | way).volume.read_bytes()
+        for name, way in ways("janus").items()
+        if "words" not in name
+    ]
+    assert volumes[0] == begun.volume.read_bytes() != volumes[1]
+    assert (tmp_path / "no-prior" / "reference.png").read_bytes() == (begun.folder / "reference.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_comparison_starts_all_ways_from_one_volume_and_is_not_repeated(begun: Run, tmp_path: Path) -> None:
+    scores = compare("guidance", [PROMPT], 1, tmp_path, SHORT)
     assert list(scores) == ["start", "vsd", "sds"]
     (vsd,), (sds,) = scores["vsd"], scores["sds"]
     assert vsd["chamfer"] == pytest.approx(sds["chamfer"], abs=2e-3)  # two steps hardly move the shape
     assert vsd["cosine"] != sds["cosine"]
     assert "sds - vsd" in format_comparison(scores)
     written = (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns
-    assert compare("guidance", [PROMPT], 1, tmp_path, {"refine.steps": 2}) == scores
+    assert compare("guidance", [PROMPT], 1, tmp_path, SHORT) == scores
     assert (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns == written
