@@ -7,12 +7,16 @@ import torch
 
 from geodream_lib.guidance import LatentDiffusion, ViewPrompts, load_diffusion
 from geodream_lib.guidance.prompts import (
+    BACK,
+    FRONT,
     Condition,
     PromptEmbeddings,
     guided_noise,
     perp_neg_direction,
     perpendicular,
 )
+from geodream_lib.pipeline import make_guidance
+from geodream_lib.run import create_run
 
 
 def word(azimuth: float, elevation: float, **thresholds: float) -> str:
@@ -57,6 +61,14 @@ def test_thresholds_of_the_released_configs() -> None:
 def test_without_view_words_every_side_is_asked_for_the_same() -> None:
     assert set(ViewPrompts("a corgi", view_words=False).texts()) == {"a corgi"}
     assert len(set(ViewPrompts("a corgi").texts())) == 4
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_run_says_the_view_or_not_as_its_preset_asks(said: bool, tmp_path: Path) -> None:
+    changes = {"refine.guidance.kind": "sds", "refine.guidance.view_words": said}
+    run = create_run("a red mushroom on a log", tmp_path / "run", overrides=changes)
+    prompts = make_guidance(run, run.preset.refine.guidance, torch.Generator()).prompts
+    assert torch.equal(prompts.views[FRONT], prompts.views[BACK]) != said
 
 
 @pytest.fixture
