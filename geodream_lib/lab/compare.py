@@ -3,7 +3,7 @@
 What the paper says of VSD against SDS (section 2.2), of its schedules against constant rates (section 3.2, figure 6)
 and of its prior against the Janus problem (section 1) is said of pictures. Here it is measured: every way refines the
 same volume of a prompt (or a ball in its place) with the same seeds, so a difference between two ways is a difference
-between pairs. A command that is called again goes on where it stopped.
+between pairs. Scores and a picture of all ways are left behind; called again, the command goes on where it stopped.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from geodream_lib.metrics.saturation import half_transparent, saturation
 from geodream_lib.metrics.truth import Truth, compare_with_truth
 from geodream_lib.pipeline import run_stage, start_field
 from geodream_lib.presets import load_preset
-from geodream_lib.run import Run, create_run, slug
+from geodream_lib.run import Run, create_run, open_run, slug
+from geodream_lib.scenes import FieldScene
 from geodream_lib.storage import read_json, write_json
 from geodream_lib.volume import CostVolume, volume_mesh
 from geodream_lib.yardstick import known_prompts, read_prompts
@@ -44,6 +45,7 @@ PROMPTS = (
     "a white house with a red roof",
 )
 VIEWS, ELEVATION = 24, 15.0
+SIDES, TILE = 4, 116  # of the picture
 START = "start"
 Scores = dict[str, float]
 Settings = dict[str, str | float | bool]
@@ -98,10 +100,15 @@ def branch(begun: Run, folder: Path, seed: int, changes: Settings) -> Run:
     return run
 
 
-def ring(run: Run) -> Cameras:
+def ring(run: Run, count: int = VIEWS) -> Cameras:
     """Cameras all around, from the front on."""
-    azimuth, views = [360 / VIEWS * k for k in range(VIEWS)], run.preset.views
+    azimuth, views = [360 / count * k for k in range(count)], run.preset.views
     return orbit(azimuth, ELEVATION, views.radius, views.fov_y, views.size)
+
+
+def field_of(run: Run) -> NeuSField:
+    """What a run has refined, or what it would start with."""
+    return NeuSField.load(run.field) if run.field.exists() else start_field(run, CostVolume.load(run.volume))
 
 
 @torch.no_grad()
@@ -159,8 +166,7 @@ def scored(run: Run, evaluators: Evaluators, truth: Truth | None) -> Scores:
     """`score` of a run's field, or of what it would start with where it has none yet; measured once."""
     path = run.folder / "compared.json"
     if not path.exists():
-        field = NeuSField.load(run.field) if run.field.exists() else start_field(run, CostVolume.load(run.volume))
-        write_json(path, score(run, field, evaluators, truth))
+        write_json(path, score(run, field_of(run), evaluators, truth))
     return read_json(path)
 
 
@@ -221,6 +227,19 @@ def compare(
     return scores
 
 
+@torch.no_grad()
+def rows(question: str, prompts: list[str], out: Path) -> dict[str, Float[Tensor, "n h w 3"]]:
+    """From four sides, the front first: what a prompt starts with and what every way's first seed made of it, in colour
+    and then as normals."""
+    pictures = {}
+    for prompt in prompts:
+        for name in (START, *(f"{slug(way)}-0" for way in ways(question))):
+            run = open_run(out / slug(prompt) / name)
+            preview = FieldScene(field_of(run), run.preset.field).preview(ring(run, SIDES))
+            pictures[f"{prompt}: {name.removesuffix('-0')}"] = torch.cat(list(preview.values()))
+    return pictures
+
+
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.compare", description=__doc__)
@@ -236,6 +255,7 @@ def main() -> None:
     out = arguments.out / arguments.question
     scores = compare(arguments.question, prompts, arguments.seeds, out, overrides)
     write_json(out / "scores.json", scores)
+    show.save_image(out / "seen.png", show.contact_sheet(rows(question, prompts, out), tile=TILE))
     logger.info("%s", format_comparison(scores))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geodream_lib.data import data_folder
-from geodream_lib.lab.compare import branch, compare, difference, format_comparison, roughness, ways
+from geodream_lib.lab.compare import branch, compare, difference, format_comparison, roughness, rows, ways
 from geodream_lib.presets import load_preset
 from geodream_lib.run import Run, create_run, slug
 from geodream_lib.samples import SAMPLE
@@ -83,4 +83,9 @@ def test_a_comparison_starts_all_ways_from_one_volume_and_is_not_repeated(begun:
     assert "sds - vsd" in format_comparison(scores)
     written = (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns
     assert compare("guidance", [PROMPT], 1, tmp_path, SHORT) == scores
+    pictures = rows("guidance", [PROMPT], tmp_path)
+    assert list(pictures) == [f"{PROMPT}: {way}" for way in ("start", "vsd", "sds")]
+    front, left = pictures[f"{PROMPT}: vsd"][[4, 5]]  # the first normals: the front's point along +x, red in colours
+    assert len(pictures[f"{PROMPT}: vsd"]) == 8
+    assert front[40:90, 50:78, 0].mean() > left[40:90, 50:78, 0].mean()
     assert (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns == written
