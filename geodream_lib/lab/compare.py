@@ -172,22 +172,23 @@ def scored(run: Run, evaluators: Evaluators, truth: Truth | None) -> Scores:
 
 @dataclass(frozen=True)
 class Difference:
-    """A way against the first one, over all pairs of prompt and seed: mean, its standard error, share that is above."""
+    """A way against another one, over all pairs of prompt and seed: mean, its standard error, share that is above."""
 
     mean: float
     error: float
     above: float
 
 
-def difference(values: list[float], first: list[float]) -> Difference:
+def difference(values: list[float], others: list[float]) -> Difference:
     """Of pairs; the standard error is that of their mean, as if all pairs were independent."""
-    pairs = np.array(values) - np.array(first)
+    pairs = np.array(values) - np.array(others)
     error = pairs.std(ddof=1) / np.sqrt(len(pairs)) if len(pairs) > 1 else float("nan")
     return Difference(float(pairs.mean()), float(error), float((pairs > 0).mean()))
 
 
 def format_comparison(scores: dict[str, list[Scores]]) -> str:
-    """A line for every measure: the start's mean, every way's, and how every other way differs from the first.
+    """A line for every measure: the start's mean and every way's; then how the first differs from the start, and every
+    other one from the first.
 
     Args:
         scores: by way, the start among them, in the same order of prompts and seeds.
@@ -198,10 +199,10 @@ def format_comparison(scores: dict[str, list[Scores]]) -> str:
         column = {name: [row[key] for row in rows] for name, rows in scores.items()}
         means = "  ".join(f"{name} {np.mean(column[name]):.4f}" for name in (START, *names))
         lines.append(f"{key:20s} {means}")
-        for name in names[1:]:
-            one = difference(column[name], column[names[0]])
+        for name, other in zip(names, (START, *len(names[1:]) * names[:1]), strict=True):
+            one = difference(column[name], column[other])
             lines.append(
-                f"{'':20s}   {name} - {names[0]}: {one.mean:+.4f} +- {one.error:.4f}, above in {one.above:.0%} of pairs"
+                f"{'':20s}   {name} - {other}: {one.mean:+.4f} +- {one.error:.4f}, above in {one.above:.0%} of pairs"
             )
     return "\n".join(lines)
 

@@ -80,7 +80,8 @@ def test_a_comparison_starts_all_ways_from_one_volume_and_is_not_repeated(begun:
     (vsd,), (sds,) = scores["vsd"], scores["sds"]
     assert vsd["chamfer"] == pytest.approx(sds["chamfer"], abs=2e-3)  # two steps hardly move the shape
     assert vsd["cosine"] != sds["cosine"]
-    assert "sds - vsd" in format_comparison(scores)
+    table = format_comparison(scores)
+    assert "vsd - start: " in table and "sds - vsd: " in table and "sds - start" not in table
     written = (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns
     assert compare("guidance", [PROMPT], 1, tmp_path, SHORT) == scores
     pictures = rows("guidance", [PROMPT], tmp_path)
