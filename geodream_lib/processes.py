@@ -49,7 +49,7 @@ class Processes:
         """The average over all processes."""
         return values if self.count == 1 else reduce(values, "mean")
 
-    def gather(self, rows: Shaped[Tensor, "b *d"]) -> Shaped[Tensor, "n *d"]:
+    def gather(self, rows: Shaped[Tensor, " b *d"]) -> Shaped[Tensor, " n *d"]:
         """The rows of all processes, in order."""
         return rows if self.count == 1 else gather(rows)
 
@@ -99,7 +99,7 @@ class SplitGenerator(torch.Generator):
     processes = Processes()
 
 
-def draw_rows(draw: Callable[[int], Tensor], rows: int, generator: torch.Generator) -> Shaped[Tensor, "{rows} *d"]:
+def draw_rows(draw: Callable[[int], Tensor], rows: int, generator: torch.Generator) -> Shaped[Tensor, " {rows} *d"]:
     """`draw(rows)`; of a `SplitGenerator`, this process's part of what `draw` gives for the batch of all processes."""
     processes = generator.processes if isinstance(generator, SplitGenerator) else Processes()
     total = rows * processes.count

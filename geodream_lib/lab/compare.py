@@ -256,7 +256,7 @@ def main() -> None:
     out = arguments.out / arguments.question
     scores = compare(arguments.question, prompts, arguments.seeds, out, overrides)
     write_json(out / "scores.json", scores)
-    show.save_image(out / "seen.png", show.contact_sheet(rows(question, prompts, out), tile=TILE))
+    show.save_image(out / "seen.png", show.contact_sheet(rows(arguments.question, prompts, out), tile=TILE))
     logger.info("%s", format_comparison(scores))
 
 

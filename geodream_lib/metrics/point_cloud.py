@@ -43,7 +43,7 @@ def farthest_points(xyz: Float[Tensor, "n p 3"], count: int) -> Int[Tensor, "n c
     return torch.stack(chosen, dim=-1)
 
 
-def take(values: Float[Tensor, "n p 3"], index: Int[Tensor, "n *k"]) -> Float[Tensor, "n *k 3"]:
+def take(values: Float[Tensor, "n p 3"], index: Int[Tensor, " n *k"]) -> Float[Tensor, "n *k 3"]:
     """Rows of each cloud by index."""
     row = torch.arange(len(values), device=values.device).view(-1, *[1] * (index.ndim - 1))
     return values[row, index]

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from geodream_lib.data import data_folder
-from geodream_lib.lab.compare import branch, compare, difference, format_comparison, roughness, rows, ways
+from geodream_lib.lab.compare import TILE, branch, difference, main, roughness, rows, ways
 from geodream_lib.presets import load_preset
 from geodream_lib.run import Run, create_run, slug
 from geodream_lib.samples import SAMPLE
+from geodream_lib.storage import read_json
 
 PROMPT = "a red mushroom on a log"
-SHORT = {"refine.steps": 2}
+SHORT = {"refine.steps": "2"}
 
 
 def test_what_all_pairs_share_does_not_blur_their_difference() -> None:
@@ -55,10 +57,11 @@ def test_ways_of_the_janus_problem_are_with_and_without_prior_and_words() -> Non
 @pytest.fixture
 def begun(tmp_path: Path) -> Run:
     """The sample's run as far as its volume."""
-    run, sample = create_run(PROMPT, tmp_path / slug(PROMPT) / "start", overrides=SHORT), data_folder() / "samples"
+    run = create_run(PROMPT, tmp_path / "guidance" / slug(PROMPT) / "start", overrides=SHORT)
+    sample = data_folder() / "samples" / SAMPLE
     for name in ("reference.png", "volume.ply", "volume.safetensors"):
-        shutil.copy(sample / SAMPLE / name, run.folder)
-    shutil.copytree(sample / SAMPLE / "views", run.views)
+        shutil.copy(sample / name, run.folder)
+    shutil.copytree(sample / "views", run.views)
     return run
 
 
@@ -74,19 +77,33 @@ def test_a_way_without_the_prior_shares_the_views_and_not_the_volume(begun: Run,
 
 
 @pytest.mark.slow
-def test_a_comparison_starts_all_ways_from_one_volume_and_is_not_repeated(begun: Run, tmp_path: Path) -> None:
-    scores = compare("guidance", [PROMPT], 1, tmp_path, SHORT)
+def test_the_command_starts_all_ways_from_one_volume_and_does_not_repeat_itself(begun, tmp_path, monkeypatch, caplog):
+    (tmp_path / "prompts.txt").write_text(PROMPT)
+    arguments = ["compare", "guidance", "--prompts", str(tmp_path / "prompts.txt"), "--seeds", "1"]
+    arguments += ["--set", "refine.steps=2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with caplog.at_level("INFO"):
+        main()
+    scores = read_json(tmp_path / "guidance" / "scores.json")
     assert list(scores) == ["start", "vsd", "sds"]
     (vsd,), (sds,) = scores["vsd"], scores["sds"]
     assert vsd["chamfer"] == pytest.approx(sds["chamfer"], abs=2e-3)  # two steps hardly move the shape
     assert vsd["cosine"] != sds["cosine"]
-    table = format_comparison(scores)
-    assert "vsd - start: " in table and "sds - vsd: " in table and "sds - start" not in table
-    written = (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns
-    assert compare("guidance", [PROMPT], 1, tmp_path, SHORT) == scores
-    pictures = rows("guidance", [PROMPT], tmp_path)
+    assert "vsd - start: " in caplog.text and "sds - vsd: " in caplog.text and "sds - start" not in caplog.text
+
+    field = tmp_path / "guidance" / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors"
+    written = field.stat().st_mtime_ns
+    main()
+    assert read_json(tmp_path / "guidance" / "scores.json") == scores and field.stat().st_mtime_ns == written
+    with Image.open(tmp_path / "guidance" / "seen.png") as picture:
+        assert picture.height == 3 * TILE, "a row for the start and for each way"
+
+
+def test_a_row_is_colour_and_then_normals_from_four_sides(begun: Run, tmp_path: Path) -> None:
+    for way in ("vsd-0", "sds-0"):
+        shutil.copytree(begun.folder, begun.folder.with_name(way))
+    pictures = rows("guidance", [PROMPT], begun.folder.parents[1])
     assert list(pictures) == [f"{PROMPT}: {way}" for way in ("start", "vsd", "sds")]
-    front, left = pictures[f"{PROMPT}: vsd"][[4, 5]]  # the first normals: the front's point along +x, red in colours
+    front, left = pictures[f"{PROMPT}: vsd"][[4, 5]]  # the normals of the front point along +x, which is red
     assert len(pictures[f"{PROMPT}: vsd"]) == 8
     assert front[40:90, 50:78, 0].mean() > left[40:90, 50:78, 0].mean()
-    assert (tmp_path / slug(PROMPT) / "sds-0" / "neus" / "field.safetensors").stat().st_mtime_ns == written
