@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from geodream_lib import show
@@ -45,7 +46,7 @@ PROMPTS = (
     "a white house with a red roof",
 )
 VIEWS, ELEVATION = 24, 15.0
-SIDES, TILE = 4, 116  # of the picture
+SIDES, TILE = 4, 96  # of the picture
 START = "start"
 Scores = dict[str, float]
 Settings = dict[str, str | float | bool]
@@ -229,16 +230,24 @@ def compare(
 
 
 @torch.no_grad()
-def rows(question: str, prompts: list[str], out: Path) -> dict[str, Float[Tensor, "n h w 3"]]:
+def rows(question: str, prompt: str, out: Path) -> dict[str, Float[Tensor, "n h w 3"]]:
     """From four sides, the front first: what a prompt starts with and what every way's first seed made of it, in colour
     and then as normals."""
     pictures = {}
-    for prompt in prompts:
-        for name in (START, *(f"{slug(way)}-0" for way in ways(question))):
-            run = open_run(out / slug(prompt) / name)
-            preview = FieldScene(field_of(run), run.preset.field).preview(ring(run, SIDES))
-            pictures[f"{prompt}: {name.removesuffix('-0')}"] = torch.cat(list(preview.values()))
+    for way, name in {START: START, **{way: f"{slug(way)}-0" for way in ways(question)}}.items():
+        run = open_run(out / slug(prompt) / name)
+        preview = FieldScene(field_of(run), run.preset.field).preview(ring(run, SIDES))
+        pictures[way] = torch.cat(list(preview.values()))
     return pictures
+
+
+def draw(question: str, prompts: list[str], out: Path) -> Image.Image:
+    """The rows of all prompts, one prompt below the other."""
+    sheets = [show.contact_sheet(rows(question, prompt, out), prompt, TILE) for prompt in prompts]
+    picture = Image.new("RGB", (sheets[0].width, sum(sheet.height for sheet in sheets)))
+    for i, sheet in enumerate(sheets):
+        picture.paste(sheet, (0, sum(above.height for above in sheets[:i])))
+    return picture
 
 
 def main() -> None:
@@ -256,7 +265,7 @@ def main() -> None:
     out = arguments.out / arguments.question
     scores = compare(arguments.question, prompts, arguments.seeds, out, overrides)
     write_json(out / "scores.json", scores)
-    show.save_image(out / "seen.png", show.contact_sheet(rows(arguments.question, prompts, out), tile=TILE))
+    show.save_image(out / "seen.png", draw(arguments.question, prompts, out))
     logger.info("%s", format_comparison(scores))
 
 
