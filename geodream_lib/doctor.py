@@ -25,7 +25,7 @@ from geodream_lib.weights.table import NETWORKS
 
 Status = Literal["ok", "optional", "problem"]
 
-LAB_MODELS = ("text_to_image", "zero123", "cost_volume")
+LAB_MODELS = ("text_to_image", "mvdream", "zero123", "cost_volume")
 DISK_GB = 2.0  # a run of the lab preset with its previews, and room to spare
 
 

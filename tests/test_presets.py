@@ -12,6 +12,7 @@ from geodream_lib.presets.fidelity import REASONS
 from geodream_lib.presets.paper import CUBE
 from geodream_lib.views import pose_cameras, released_viewpoints
 from geodream_lib.volume import normalize_cameras
+from geodream_lib.weights import network_path
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -91,6 +92,13 @@ def test_what_is_off_by_default_can_be_switched_on_and_off():
 def test_a_wrong_value_names_the_choices(setting, value, wrong):
     with pytest.raises(InputError, match=wrong):
         load_preset("paper", {setting: value})
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "released"])
+@pytest.mark.parametrize("image", [False, True])
+def test_the_lab_ships_every_network_that_either_reading_loads(fidelity: str, image: bool):
+    for name in load_preset("lab", fidelity=fidelity).networks(image):
+        assert network_path(name).exists(), name
 
 
 def test_unknown_fidelity_names_the_two():

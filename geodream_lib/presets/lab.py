@@ -23,7 +23,7 @@ def lab_preset() -> Preset:
         point_text="lab/point_text",
         viewpoint="lab/viewpoint",
         lexicon="prompts/lexicon.json",
-        views=Views(reference_guidance=3.0, mvdream_steps=30, mvdream_guidance=5.0, tile=80),
+        views=Views(reference="mvdream", reference_guidance=3.0, mvdream_steps=30, mvdream_guidance=5.0, tile=80),
         volume=Volume(),
         # Finest level 128^3, as fine as the finest pictures: what is finer is taught nothing but grain.
         field=Field(growth=8 ** (1 / 7)),
