@@ -223,8 +223,8 @@ def test_weights_of_the_cost_volume_that_cannot_be_used(refused, tmp_path, data)
 
 @pytest.mark.needs_golden("vsd")
 def test_weights_of_text_to_image_that_cannot_be_used(refused, tmp_path, data, golden):
-    folder = data / "lab" / "text_to_image"
-    arguments = ("views", create_run(PROMPT, tmp_path / "run").folder)
+    folder, front = data / "lab" / "text_to_image", {"views.reference": "text_to_image"}
+    arguments = ("views", create_run(PROMPT, tmp_path / "run", overrides=front).folder)
     assert f"no diffusion model at {folder}" in refused(*arguments)
     shutil.copytree(golden / "vsd" / "sd_base", folder)
     unet, vae = folder / "unet" / "diffusion_pytorch_model.safetensors", folder / "vae"

@@ -143,7 +143,8 @@ def test_the_program_as_users_start_it(tmp_path, data, golden, monkeypatch):
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", *cli.ALLOCATOR):
         monkeypatch.delenv(name, raising=False)
     prompt = "a 'red'  car $HOME"
-    finished = python("-m", "geodream_lib", "generate", prompt, "--out", str(tmp_path / "run"), "--until", "views")
+    arguments = ["--set", "views.reference=text_to_image", "--out", str(tmp_path / "run"), "--until", "views"]
+    finished = python("-m", "geodream_lib", "generate", prompt, *arguments)
     warning, error = finished.stderr.splitlines()
     assert finished.returncode == 2 and finished.stdout == ""
     assert "words they do not know: home" in warning and error.startswith("geodream: error: cannot load unet/ of")
