@@ -61,6 +61,6 @@ def predict_sources(
             return predict_with_zero123plus(zero123plus, references, poses, settings, generator, advance)
     zero123 = Zero123.load(network_path(run.preset.zero123), run.device, run.dtype)
     with show.step_bar(title, settings.steps) as advance:
-        if settings.sampling == "released":
+        if settings.sampling == "released" and len(references) == 1:
             return predict_in_two_rounds(zero123, references[0.0], settings, generator, advance)
         return predict_with_zero123(zero123, references, poses, settings, elevation, generator, advance)

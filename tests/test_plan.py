@@ -257,6 +257,12 @@ def test_the_views_are_those_of_the_run(fidelity: str, image: bool):
         assert steps == ["MVDream", "Zero123" if fidelity == "paper" else "Zero123++"]
 
 
+def test_the_lab_looks_around_the_same_four_sides_in_both_readings():
+    for fidelity, count in (("paper", 8), ("released", 10)):
+        mvdream, zero123 = view_steps(load_preset("lab", fidelity=fidelity), image=False)
+        assert mvdream.what == "MVDream" and zero123.sizes.startswith(f"{count} views")
+
+
 @pytest.mark.slow
 def test_a_plan_is_readable_and_adds_up(lab: list[Step], paper: list[Step]):
     for name, plan in (("lab", lab), ("paper", paper)):

@@ -36,7 +36,7 @@ def view_steps(preset: Preset, image: bool) -> list[Step]:
     steps = [] if image else [_mvdream(preset) if sides else _front_view(preset)]
     if sides and settings.predictor == "zero123plus":
         return [*steps, _zero123plus(preset, len({pose.reference for pose in poses if not _is_reference(pose)}))]
-    if settings.sampling == "released":
+    if settings.sampling == "released" and not sides:
         first, second = released_rounds()
         rounds = [(len(first), settings.steps)]
         rounds += [(n, settings.neighbour_steps) for n in Counter(index for index, _ in second).values()]

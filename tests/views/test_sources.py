@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from geodream_lib.pipeline import predict_views
 from geodream_lib.presets import Views
+from geodream_lib.run import create_run
 from geodream_lib.views import Zero123, Zero123Plus
 from geodream_lib.views.sampling import released_rounds, released_viewpoints
 from geodream_lib.views.sources import (
@@ -64,6 +66,15 @@ def test_released_lists_are_chosen_by_what_the_references_are():
     settings = replace(SETTINGS, sampling="released", declared_elevation=0.0)
     assert viewpoints(settings, True, seeded()) == released_viewpoints("text")
     assert viewpoints(settings, False, seeded()) == released_viewpoints("image")
+
+
+@pytest.mark.parametrize("fidelity", ["paper", "released"])
+def test_a_run_of_the_lab_has_a_picture_for_every_camera_of_either_reading(fidelity, tmp_path, monkeypatch):
+    """The released text path wants Zero123++, which the lab has not: its Zero123 looks from the same viewpoints."""
+    monkeypatch.setenv("GEODREAM_FAST", "1")
+    views = predict_views(create_run("a red mushroom on a log", tmp_path / "run", fidelity=fidelity))
+    assert len(views.images) == len(views.cameras) == {"paper": 12, "released": 14}[fidelity]
+    assert [name for name in views.names if "MVDream" in name][0] == "00_MVDream_front"
 
 
 def test_elevations_of_zero123plus_are_absolute():
