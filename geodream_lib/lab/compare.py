@@ -45,6 +45,12 @@ PROMPTS = (
     "a blue teapot with a yellow lid",
     "a white house with a red roof",
 )
+FACES = (
+    "a brown owl with a white belly",
+    "a black penguin with a white belly",
+    "a brown corgi with a blue collar",
+    "a blue robot with yellow hands",
+)
 VIEWS, ELEVATION = 24, 15.0
 SIDES, TILE = 4, 96  # of the picture
 START = "start"
@@ -254,19 +260,22 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.compare", description=__doc__)
     parser.add_argument("question", choices=("guidance", "schedules", "janus"))
-    parser.add_argument("--prompts", type=Path, metavar="FILE", help="one a line, or JSON (default: six)")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="one a line, or JSON (default: six, or four with a face)"
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="of all ways")
     arguments = parser.parse_args()
     show.quiet_libraries()
-    prompts = read_prompts(arguments.prompts) if arguments.prompts else list(PROMPTS)
+    default = FACES if arguments.question == "janus" else PROMPTS
+    prompts = read_prompts(arguments.prompts) if arguments.prompts else list(default)
     overrides = dict(text.split("=", 1) for text in arguments.overrides)
     out = arguments.out / arguments.question
     scores = compare(arguments.question, prompts, arguments.seeds, out, overrides)
     write_json(out / "scores.json", scores)
-    show.save_image(out / "seen.png", draw(arguments.question, prompts, out))
     logger.info("%s", format_comparison(scores))
+    show.save_image(out / "seen.png", draw(arguments.question, prompts, out))
 
 
 if __name__ == "__main__":
