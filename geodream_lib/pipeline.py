@@ -208,13 +208,19 @@ def make_guidance(run: Run, settings: Guidance, generator: torch.Generator) -> S
     words = ViewPrompts(run.prompt, **angles, view_words=settings.view_words)
     prompts = encode_prompts(diffusion, words)
     if settings.kind == "sds":
-        return SDSGuidance(diffusion, prompts, scale=settings.scale)
+        return SDSGuidance(diffusion, prompts, scale=settings.scale, perp_neg=settings.perp_neg)
     base = diffusion.denoiser
     if run.preset.lora:
         base = load_denoiser(network_path(run.preset.lora), run.device, run.dtype)
     lora = add_camera_lora(base, generator, settings.lora_rank, settings.silent_camera)
     return VSDGuidance(
-        diffusion, lora, prompts, scale=settings.scale, lora_timesteps=settings.lora_timesteps, base=base
+        diffusion,
+        lora,
+        prompts,
+        scale=settings.scale,
+        lora_timesteps=settings.lora_timesteps,
+        base=base,
+        perp_neg=settings.perp_neg,
     )
 
 

@@ -101,7 +101,8 @@ class Guidance:
 
     kind: "vsd" or "sds". scale: classifier-free guidance of the frozen network (7.5 as released, which makes the lab's
     colours glare). front, back, overhead: thresholds of the view-dependent prompts, degrees; view_words: whether the
-    prompt says the view at all (off to see the Janus problem that the words are against). lora_rank, lora_rate,
+    prompt says the view at all (off to see the Janus problem that the words are against); perp_neg: blend the words of
+    neighbouring views and move away from the wrong ones, instead of one word each. lora_rank, lora_rate,
     lora_timesteps: of the network that follows the renders. lora_steps: steps it takes for one of the scene, all but
     one on renders of before. lora_warmup: steps on renders of the start before the scene moves. silent_camera: its
     camera embedding starts at zero, so that it starts as the network it is a copy of; else at random, as released.
@@ -113,6 +114,7 @@ class Guidance:
     back: float = 40.0
     overhead: float = 60.0
     view_words: bool = True
+    perp_neg: bool = False
     lora_rank: int = 4
     lora_rate: float = 2e-3
     lora_timesteps: int = 1
@@ -122,6 +124,8 @@ class Guidance:
 
     def __post_init__(self) -> None:
         _one_of("guidance.kind", self.kind, ("vsd", "sds"))
+        if self.perp_neg and not self.view_words:
+            raise InputError("guidance.perp_neg moves away from view words; leave guidance.view_words on with it")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """View words and Perp-Neg."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from geodream_lib.errors import InputError
 from geodream_lib.guidance import LatentDiffusion, ViewPrompts, load_diffusion
 from geodream_lib.guidance.prompts import (
     BACK,
@@ -69,6 +71,21 @@ def test_a_run_says_the_view_or_not_as_its_preset_asks(said: bool, tmp_path: Pat
     run = create_run("a red mushroom on a log", tmp_path / "run", overrides=changes)
     prompts = make_guidance(run, run.preset.refine.guidance, torch.Generator()).prompts
     assert torch.equal(prompts.views[FRONT], prompts.views[BACK]) != said
+
+
+@pytest.mark.parametrize("kind", ["sds", "vsd"])
+def test_a_run_moves_away_from_the_wrong_views_if_its_preset_asks(kind: str, tmp_path: Path) -> None:
+    changes = {"refine.guidance.kind": kind, "refine.guidance.perp_neg": True}
+    run = create_run("a red mushroom on a log", tmp_path / "run", overrides=changes)
+    guidance = make_guidance(run, run.preset.refine.guidance, torch.Generator().manual_seed(0))
+    grey, angles = torch.full((1, 128, 128, 3), 0.5), (torch.tensor([60.0]), torch.tensor([15.0]))
+
+    def asked(guidance: object) -> torch.Tensor:
+        return guidance(grey, torch.eye(4)[None], *angles, (0.4, 0.6), torch.Generator().manual_seed(0)).grad_norm
+
+    assert not torch.equal(asked(guidance), asked(replace(guidance, perp_neg=False)))
+    with pytest.raises(InputError, match="perp_neg moves away from view words; leave guidance.view_words on"):
+        create_run("a corgi", tmp_path / "other", overrides=changes | {"refine.guidance.view_words": False})
 
 
 @pytest.fixture
