@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from diffusers import ConfigMixin
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -103,4 +104,6 @@ def read_network(kind: type[nn.Module], source: Path | str, part: str, dtype: to
             f"{source}/{part} does not fit {kind.__name__}: {problems[0]}, {len(problems)} such weights; the file "
             "belongs to another network or is incomplete, fetch it anew"
         )
+    if isinstance(network, ConfigMixin):  # or the folder it is saved to would say where this one lies
+        network.register_to_config(_name_or_path="")
     return network

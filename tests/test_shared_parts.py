@@ -98,6 +98,7 @@ def test_saving_leaves_the_shared_parts_out(sd, tmp_path) -> None:
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["camera_embedding", "scheduler", "unet"]
     loaded = MVDream.load(folder)
     assert all(torch.equal(tensor, state(model)[name]) for name, tensor in state(loaded).items())
+    assert str(sd) not in (folder / "unet" / "config.json").read_text(), "nor does it say where its parts came from"
     check_shared(folder, {"vae": "../sd"}, COMMON)
 
 

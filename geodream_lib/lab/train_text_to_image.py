@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from geodream_lib import components
 from geodream_lib.lab.bench import Bench
@@ -105,8 +105,9 @@ def make_text_to_image(bench: Bench) -> None:
     vae = load_vae(folder)
     moments = encode_once(vae, torch.from_numpy(shards["images"]), bench.work, bench.device)
     if bench.warm_start:
-        shipped = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-        tokenizer, model = shipped.tokenizer, {"unet": shipped.unet, "text_encoder": shipped.text_encoder}
+        text_encoder = components.read_network(CLIPTextModel, folder, "text_encoder")
+        tokenizer = components.read_component(CLIPTokenizer, folder, "tokenizer")
+        model = {"unet": components.read_network(UNet2DConditionModel, folder, "unet"), "text_encoder": text_encoder}
     else:
         tokenizer = make_tokenizer(LEXICON, bench.work / "tokenizer")
         model = {"unet": make_unet(vae.config.latent_channels), "text_encoder": make_text_encoder(tokenizer)}
@@ -135,14 +136,14 @@ def make_text_to_image_base(bench: Bench) -> None:
     """Teach the velocity network to predict noise instead: the same words and pictures, another parameterisation."""
     source, folder = bench.out / "text_to_image", bench.out / "text_to_image_base"
     shards = load_shards(make_shards(render_photographs, bench.data, bench.photographs), ("images", "captions"))
-    pipeline = StableDiffusionPipeline.from_pretrained(source, torch_dtype=torch.float32)
-    begin = UNet2DConditionModel.from_pretrained(folder / "unet") if bench.warm_start else pipeline.unet
+    vae, text_encoder = load_vae(source), components.read_network(CLIPTextModel, source, "text_encoder")
+    unet = components.read_network(UNet2DConditionModel, folder if bench.warm_start else source, "unet")
     model = train_text_to_image(
-        nn.ModuleDict({"unet": begin, "text_encoder": pipeline.text_encoder.requires_grad_(False)}),
-        encode_once(load_vae(source), torch.from_numpy(shards["images"]), bench.work, bench.device),
+        nn.ModuleDict({"unet": unet, "text_encoder": text_encoder.requires_grad_(False)}),
+        encode_once(vae, torch.from_numpy(shards["images"]), bench.work, bench.device),
         shards["captions"].tolist(),
-        pipeline.vae.config.scaling_factor,
-        pipeline.tokenizer,
+        vae.config.scaling_factor,
+        components.read_component(CLIPTokenizer, source, "tokenizer"),
         predicts="epsilon",
         budget=bench.budget,
         folder=bench.folder("text_to_image_base"),

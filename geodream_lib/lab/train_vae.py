@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geodream_lib.components import read_network
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.datasets import load_shards, make_shards, render_photographs, render_turntables
 from geodream_lib.lab.multiview_data import faded
@@ -159,8 +160,7 @@ def normalize_latents(vae: AutoencoderKL, images: Tensor, device: torch.device) 
 
 def load_vae(folder: Path) -> UnshuffleAutoencoderKL:
     """The trained autoencoder of a diffusers folder, frozen, in single precision."""
-    vae = UnshuffleAutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
-    return vae.eval().requires_grad_(False)
+    return read_network(UnshuffleAutoencoderKL, folder, "vae").eval().requires_grad_(False)
 
 
 def turntable_views(paths: list[Path]) -> tuple[Tensor, Tensor]:

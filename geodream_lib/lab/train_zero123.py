@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geodream_lib.components import read_network
 from geodream_lib.lab.bench import Bench
 from geodream_lib.lab.captions import caption
 from geodream_lib.lab.datasets import (
@@ -149,8 +150,7 @@ def make_zero123(bench: Bench) -> None:
     if bench.warm_start:
         zero123 = Zero123.load(folder)
     else:
-        unet = UNet2DConditionModel.from_pretrained(source / "unet", torch_dtype=torch.float32)
-        zero123 = start_zero123(unet, load_vae(source))
+        zero123 = start_zero123(read_network(UNet2DConditionModel, source, "unet"), load_vae(source))
     objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(turntables["images"]))]
     rng = np.random.default_rng(0)
     captions = [caption(obj, rng, background="on a white background") for obj in objects]
