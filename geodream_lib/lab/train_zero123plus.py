@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from geodream_lib.lab.networks import (
     make_zero123plus_scheduler,
     publish,
 )
-from geodream_lib.lab.training import Budget, train
+from geodream_lib.lab.training import Budget, coarse_then_fine, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views import Zero123Plus
 from geodream_lib.views.background import cut_out
@@ -32,6 +33,7 @@ from geodream_lib.views.zero123plus.image import ImageInput, on_grey
 from geodream_lib.views.zero123plus.layout import join_tiles
 from geodream_lib.views.zero123plus.steps import noised_condition, ramped_embedding, scale_latents
 
+COARSE_SHARE = 0.4  # of the training time, at half the resolution
 REDRAWN_SHARE = 0.3  # of the references that a batch is given
 HELD_OBJECTS = 32
 # Of all that the autoencoder sees here: `scale_image` of pictures, and the same as (x - 0.5) / 0.8 for references.
@@ -73,6 +75,7 @@ def zero123plus_loss(
     images: UInt8[Tensor, "b hi wi 3"],
     drop: Bool[Tensor, " b"],
     generator: torch.Generator,
+    coarse: bool = False,
 ) -> Float[Tensor, ""]:
     """Squared error of the velocity of the six tiles, seen beside their reference at the same noise level.
 
@@ -81,22 +84,25 @@ def zero123plus_loss(
         pictures, references: posterior moments (`encode_dataset`) at `CONTRAST`.
         images: the references on grey, for the image encoder.
         drop: items that see grey and the plain empty prompt instead: the unconditional half of guidance.
+        coarse: tiles and reference at half the resolution (see `latents.add_noise`).
     """
     device = pictures.device
     alphas = model.scheduler.alphas_cumprod.to(device)
     latents = scale_latents(sample_latents(pictures, model.vae.config.scaling_factor, generator))
-    t, noisy, velocity = add_noise(latents, alphas, generator)
+    t, noisy, velocity = add_noise(latents, alphas, generator, coarse=coarse)
     grey = model.vae.encode(torch.zeros(1, 3, *images.shape[1:3], device=device)).latent_dist
     references = torch.where(drop[:, None, None, None], torch.cat([grey.mean, grey.std], dim=1), references.float())
     # Neither scaled nor the mode, as `Zero123Plus.condition_latent`.
     condition = sample_latents(references, 1.0, generator)
     noise = torch.randn(condition.shape, generator=generator, device=device)
     sigma = ((1 - alphas[t]) / alphas[t]).sqrt()[:, None, None, None]
+    seen = noised_condition(condition, noise, sigma)
+    seen = functional.avg_pool2d(seen, 2) if coarse else seen
     with fast_autocast(device):
         empty = model.text_embedding(model.empty_prompt()).expand(len(images), -1, -1)
         embedding = model.image_embedding(normalized(images, model.feature_extractor_clip))
         text = torch.where(drop[:, None, None], empty, ramped_embedding(empty, embedding, ramp))
-        tokens = reference_tokens(model.unet, noised_condition(condition, noise, sigma), t, text)
+        tokens = reference_tokens(model.unet, seen, t, text)
         predicted = predict_with_reference(model.unet, noisy, t, text, tokens)
     return functional.mse_loss(predicted, velocity)
 
@@ -107,6 +113,7 @@ def train_zero123plus(
     redrawn: UInt8[Tensor, "k h w 3"],
     tiles: UInt8[Tensor, "n 6 t t 3"],
     *,
+    coarse: bool = False,
     budget: Budget,
     folder: Path,
     device: torch.device,
@@ -115,7 +122,7 @@ def train_zero123plus(
 
     Three in ten references are of `redrawn`, the first k of `references` as text-to-image draws them, since later all
     are drawn. One sample in ten sees no reference. The last 32 objects are held out for the validation loss. The image
-    encoder is trained along, in place of the frozen CLIP of the real one.
+    encoder is trained along, in place of the frozen CLIP of the real one. `coarse`: at half the resolution.
     """
     model.to(device)
     objects = len(references)
@@ -133,18 +140,22 @@ def train_zero123plus(
         index = torch.where(is_drawn, index % len(redrawn), index)
         source = torch.where(is_drawn, objects + index, index)
         drop = torch.rand(budget.batch_size, **draw) < 0.1
-        return zero123plus_loss(model, ramp[0], pictures[index], moments[source], seen[source], drop, generator), {}
+        batch = pictures[index], moments[source], seen[source], drop
+        return zero123plus_loss(model, ramp[0], *batch, generator, coarse), {}
 
     @torch.no_grad()
     def validate(trained: nn.ModuleDict) -> dict[str, float]:
         fixed, index = torch.Generator(device).manual_seed(1), slice(objects - HELD_OBJECTS, objects)
         drop = torch.zeros(HELD_OBJECTS, dtype=torch.bool, device=device)
-        error = zero123plus_loss(model, ramp[0], pictures[index], moments[index], seen[index], drop, fixed)
-        return {"held_out_loss": error.item()}
+        batch = pictures[index], moments[index], seen[index], drop
+        return {"held_out_loss": zero123plus_loss(model, ramp[0], *batch, fixed, coarse).item()}
 
+    if device.type == "cpu":  # as in `speed_up_training`; these processors look at the reference too
+        for processor in model.unet.attn_processors.values():
+            processor.attend = AttnProcessor()
     trained = nn.ModuleDict({"unet": model.unet, "vision_encoder": model.vision_encoder, "ramp": ramp})
     trained.requires_grad_(True)
-    train("zero123plus", trained, loss, budget=budget, folder=folder, device=device, validate=validate)
+    train(folder.name, trained, loss, budget=budget, folder=folder, device=device, validate=validate)
     model.ramping_coefficients = tuple(ramp[0].tolist())
     return model.eval()
 
@@ -158,14 +169,16 @@ def make_zero123plus(bench: Bench) -> None:
     first = slice(min(REDRAWN, len(reference) - HELD_OBJECTS))
     captions = arrays["captions"][first].tolist()
     redrawn = redraw_once(source, reference[first, None], captions, bench.work, bench.device)[:, 0]
-    model = train_zero123plus(
-        model,
+    data = (
         torch.stack([shown(image, cover.float() / 255) for image, cover in zip(reference, alpha, strict=True)]),
         torch.stack([shown(image, cut_out(image.float() / 255)) for image in redrawn]),
         torch.from_numpy(arrays["tiles"]),
-        budget=bench.budget,
-        folder=bench.folder("zero123plus"),
-        device=bench.device,
     )
+    fine, device = bench.budget, bench.device
+    if not bench.warm_start:
+        coarse, fine = coarse_then_fine(fine, COARSE_SHARE)
+        work = bench.folder("zero123plus_coarse")
+        model = train_zero123plus(model, *data, coarse=True, budget=coarse, folder=work, device=device)
+    model = train_zero123plus(model, *data, budget=fine, folder=bench.folder("zero123plus"), device=device)
     publish(model, folder)
     bench.keep_curve("zero123plus", folder)

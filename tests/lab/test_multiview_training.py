@@ -303,6 +303,27 @@ def test_a_dropped_reference_is_not_seen(diffusion):
     assert error(data, False) != error(other, False)
 
 
+def test_the_coarse_task_of_zero123plus_averages_tiles_and_reference(diffusion, monkeypatch):
+    """The same draws at half the resolution: what is written and what reads it stay at one noise level."""
+    model, shown = start_zero123plus(diffusion), []
+    data, drop = zero123plus_batch(model, 2), torch.tensor([False, True])
+
+    def write(unet, latent, t, text):
+        shown.append(latent)
+
+    def read(unet, noisy, t, text, tokens):
+        shown.append(noisy)
+        return torch.zeros_like(noisy)
+
+    monkeypatch.setattr(train_zero123plus, "reference_tokens", write)
+    monkeypatch.setattr(train_zero123plus, "predict_with_reference", read)
+    ramp = torch.tensor(model.ramping_coefficients)
+    for coarse in (False, True):
+        zero123plus_loss(model, ramp, **data, drop=drop, generator=torch.Generator().manual_seed(0), coarse=coarse)
+    for whole, averaged in zip(shown[:2], shown[2:], strict=True):
+        torch.testing.assert_close(averaged, torch.nn.functional.avg_pool2d(whole, 2))
+
+
 def test_a_training_of_zero123plus_moves_what_sees_the_reference(diffusion, tmp_path):
     model, count = start_zero123plus(diffusion), 34
     before, ramp = {name: x.clone() for name, x in model.state_dict().items()}, model.ramping_coefficients
