@@ -1,9 +1,10 @@
-"""`python -m geodream_lib.lab.compare guidance|schedules|janus`: stage 3 with other settings, from the same views.
+"""`python -m geodream_lib.lab.compare guidance|networks|schedules|janus`: stage 3 with other settings, same views.
 
 What the paper says of VSD against SDS (section 2.2), of its schedules against constant rates (section 3.2, figure 6)
-and of its prior against the Janus problem (section 1) is said of pictures. Here it is measured: every way refines the
-same volume of a prompt (or a ball in its place) with the same seeds, so a difference between two ways is a difference
-between pairs. Scores and a picture of all ways are left behind; called again, the command goes on where it stopped.
+and of its prior against the Janus problem (section 1) is said of pictures, and of a LoRA on a network that predicts
+velocity (appendix K) nothing but that it is one. Here it is measured: every way refines the same volume of a prompt (or
+a ball in its place) with the same seeds, so a difference between two ways is a difference between pairs. Scores and a
+picture of all ways are left behind; called again, the command goes on where it stopped.
 """
 
 import argparse
@@ -67,6 +68,9 @@ def ways(question: str) -> dict[str, Settings]:
         # SDS counts its scale from the conditional prediction: one less than VSD for the same direction.
         scale = load_preset("lab").refine.guidance.scale - 1
         return {"vsd": {}, "sds": {"refine.guidance.kind": "sds", "refine.guidance.scale": scale}}
+    if question == "networks":
+        # What is frozen predicts noise, and its sister under the LoRA velocity; or one network plays both roles.
+        return {"pair": {"text_to_image": "lab/text_to_image_base", "lora": "lab/text_to_image"}, "copy": {}}
     if question == "janus":
         return {
             "prior": {},
@@ -259,7 +263,7 @@ def draw(question: str, prompts: list[str], out: Path) -> Image.Image:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(prog="python -m geodream_lib.lab.compare", description=__doc__)
-    parser.add_argument("question", choices=("guidance", "schedules", "janus"))
+    parser.add_argument("question", choices=("guidance", "networks", "schedules", "janus"))
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="one a line, or JSON (default: six, or four with a face)"
     )

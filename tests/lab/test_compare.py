@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from geodream_lib.data import data_folder
+from geodream_lib.guidance import load_denoiser
 from geodream_lib.lab.compare import TILE, branch, difference, main, roughness, rows, ways
 from geodream_lib.presets import load_preset
 from geodream_lib.run import Run, create_run, slug
 from geodream_lib.samples import SAMPLE
 from geodream_lib.storage import read_json
+from geodream_lib.weights.folder import network_path
 
 PROMPT = "a red mushroom on a log"
 SHORT = {"refine.steps": "2"}
@@ -41,6 +43,13 @@ def test_ways_of_the_schedules_move_as_much_on_average() -> None:
     schedules = ways("schedules")
     assert schedules["paper"] == {} and set(schedules["constant"].values()) == {1.0}
     assert schedules["constant average"]["refine.schedules.volume"] == pytest.approx((0.1 + 1) / 2, abs=0.01)
+
+
+def test_ways_of_the_networks_are_two_sisters_and_one_in_both_roles() -> None:
+    pair, copy = (load_preset("lab", way) for way in ways("networks").values())
+    sisters = [load_denoiser(network_path(name)) for name in (pair.text_to_image, pair.lora)]
+    assert [sister.scheduler.config.prediction_type for sister in sisters] == ["epsilon", "v_prediction"]
+    assert copy.text_to_image == pair.lora and not copy.lora
 
 
 def test_ways_of_the_janus_problem_are_with_and_without_prior_and_words() -> None:
