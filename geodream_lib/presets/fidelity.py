@@ -61,7 +61,7 @@ def released(preset: Preset) -> Preset:
     geometry = replace(geometry, guidance=replace(geometry.guidance, kind="sds", scale=100.0))
     if preset.views.reference == "mvdream":
         preset = replace(preset, views=replace(preset.views, declared_elevation=0.0))
-        if preset.name != "lab":  # which has no Zero123++ that is trained: its Zero123 looks from the same viewpoints
+        if preset.name != "lab":  # whose Zero123++ is behind its Zero123, which looks from the same viewpoints
             preset = replace(preset, views=replace(preset.views, predictor="zero123plus", guidance=4.0))
     if preset.name == "paper":
         geometry, texture = replace(geometry, batch_size=8), replace(texture, batch_size=1)

@@ -53,8 +53,8 @@ def likeness(
 
 
 def asked_of_zero123plus(settings: Views) -> Views:
-    """Settings of stage 1 with Zero123++ in place of Zero123: it is asked with guidance 4, as released."""
-    return replace(settings, predictor="zero123plus", guidance=4.0)
+    """Settings of stage 1 with Zero123++ in place of Zero123, with the same guidance; released are 4 and 3."""
+    return replace(settings, predictor="zero123plus")
 
 
 def measure_zero123(folder: Path, settings: Views, objects: int) -> dict[str, object]:
