@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from geodream_lib.lab.networks import (
     make_image_encoder,
     make_zero123plus_scheduler,
     publish,
+    speed_up_training,
 )
 from geodream_lib.lab.training import Budget, coarse_then_fine, train
 from geodream_lib.precision import fast_autocast
@@ -150,9 +150,7 @@ def train_zero123plus(
         batch = pictures[index], moments[index], seen[index], drop
         return {"held_out_loss": zero123plus_loss(model, ramp[0], *batch, fixed, coarse).item()}
 
-    if device.type == "cpu":  # as in `speed_up_training`; these processors look at the reference too
-        for processor in model.unet.attn_processors.values():
-            processor.attend = AttnProcessor()
+    speed_up_training(model.unet, device)
     trained = nn.ModuleDict({"unet": model.unet, "vision_encoder": model.vision_encoder, "ramp": ramp})
     trained.requires_grad_(True)
     train(folder.name, trained, loss, budget=budget, folder=folder, device=device, validate=validate)

@@ -29,6 +29,7 @@ from geodream_lib.lab.networks import (
     make_tokenizer,
     make_zero123plus_scheduler,
     publish,
+    speed_up_training,
 )
 from geodream_lib.lab.objects import HELD_OUT, LabObject, sample_object
 from geodream_lib.lab.render import render_rgba
@@ -49,6 +50,7 @@ from geodream_lib.run import create_run
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.views import MVDream, Zero123Plus, pose_cameras, zero123plus_viewpoints
 from geodream_lib.views.mvdream.model import AZIMUTHS, view_cameras
+from geodream_lib.views.zero123plus.attention import predict_with_reference, reference_tokens
 from geodream_lib.views.zero123plus.image import GREY, network_pixels
 from geodream_lib.views.zero123plus.layout import join_tiles, split_tiles
 
@@ -301,6 +303,22 @@ def test_a_dropped_reference_is_not_seen(diffusion):
 
     assert error(data, True) == error(other, True)
     assert error(data, False) != error(other, False)
+
+
+def test_attention_written_out_looks_at_the_same_reference(diffusion):
+    unet = start_zero123plus(diffusion).unet
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    noisy, latent, text = torch.randn(1, channels, 12, 8), torch.randn(1, channels, 8, 8), torch.randn(1, 5, width)
+
+    def predicted() -> torch.Tensor:
+        return predict_with_reference(unet, noisy, 400, text, reference_tokens(unet, latent, 400, text))
+
+    with torch.no_grad():
+        fused = predicted()
+        speed_up_training(unet, CPU)
+        torch.testing.assert_close(predicted(), fused, atol=1e-4, rtol=1e-3)
+        latent = -latent
+        assert not torch.allclose(predicted(), fused, atol=1e-3), "it does look at the reference"
 
 
 def test_the_coarse_task_of_zero123plus_averages_tiles_and_reference(diffusion, monkeypatch):
