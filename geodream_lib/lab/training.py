@@ -60,8 +60,10 @@ def train(
     """Minimise `loss(model, generator)` for the budget; return the exponential moving average of the weights.
 
     State (weights, average, optimiser, generator, step, seconds) goes to `folder/state.pt` every `checkpoint_seconds`
-    and is picked up by the next call; `folder/log.jsonl` gets a line at each checkpoint. A loss that is not finite ends
-    the training with the last good state on disk.
+    and is picked up by the next call; `folder/log.jsonl` gets a line at each checkpoint.
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite; the step is not taken, the last good state is on disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(device).train()
@@ -116,18 +118,17 @@ def train(
         value, parts = loss(model, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        steepness = nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not (value.isfinite() and steepness.isfinite()):
+            raise FloatingPointError(
+                f"{name}: the loss or a gradient is not finite at step {step}; {state_path} holds the last good state"
+            )
         optimizer.step()
         _follow(average, model.state_dict(), min(budget.ema_decay, (1 + step) / (10 + step)))
         window.append(value.detach())
         step += 1
         if step % 20 == 0:
-            mean = torch.stack(window[-100:]).mean().item()
-            if mean != mean or abs(mean) == float("inf"):
-                raise FloatingPointError(
-                    f"{name}: the loss is not finite at step {step}; {state_path} holds the last good state"
-                )
-            bar.set_postfix(step=step, loss=f"{mean:.4f}", refresh=False)
+            bar.set_postfix(step=step, loss=f"{torch.stack(window[-100:]).mean().item():.4f}", refresh=False)
         seconds += time.perf_counter() - start
         bar.update(round(seconds) - bar.n)
         if seconds - last_save > budget.checkpoint_seconds:

@@ -76,14 +76,23 @@ def test_held_out_numbers_cost_at_most_about_a_tenth_of_the_time(tmp_path, monke
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) >= 100, "states are saved all the same"
 
 
-def test_training_stops_at_a_loss_that_is_not_finite(tmp_path):
+@pytest.mark.parametrize("root", [0.0, -1.0], ids=["gradient", "loss"])
+def test_training_stops_before_a_step_that_is_not_finite(tmp_path, root):
+    """The root of 0 is 0, but infinitely steep; that of -1 is no number. The state on disk is the last good one."""
     model = nn.ModuleDict({"line": nn.Linear(1, 1)})
+    steps = 0
 
     def loss(model: nn.ModuleDict, generator: torch.Generator):
-        return model["line"].weight.sum() * float("nan"), {}
+        nonlocal steps
+        steps += 1
+        weight = model["line"].weight
+        return (weight.square() if steps <= 7 else (0 * weight + root).sqrt()).sum(), {}
 
-    with pytest.raises(FloatingPointError, match="not finite at step 20"):
-        train("bad", model, loss, budget=Budget(1, 1, 0.1), folder=tmp_path, device=CPU)
+    with pytest.raises(FloatingPointError, match="not finite at step 7"):
+        train("bad", model, loss, budget=Budget(1, 1, 0.1, checkpoint_seconds=0), folder=tmp_path, device=CPU)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 7
+    torch.testing.assert_close(state["model"], dict(model.state_dict()))
 
 
 def test_learning_rate_warms_up_holds_and_falls():
@@ -254,7 +263,7 @@ def test_stable_diffusion_pipeline_loads_the_lab_folder_layout(tmp_path):
 
 def test_text_to_image_is_made_twice_for_velocity_and_for_noise(tmp_path, monkeypatch):
     """As Stable Diffusion 2.1 and 2.1-base; the second has the words and the latents of the first."""
-    photographs = {"images": np.random.default_rng(0).integers(0, 255, (1030, 32, 32, 3), np.uint8)}
+    photographs = {"images": np.random.default_rng(0).integers(0, 255, (1030, 64, 64, 3), np.uint8)}
     photographs["captions"] = np.array(["a log"] * 1030)
     monkeypatch.setattr(train_text_to_image, "make_shards", lambda render, folder, count: [])
     monkeypatch.setattr(train_text_to_image, "load_shards", lambda paths, keys: photographs)
