@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from geodream_lib.cameras import orbit
-from geodream_lib.lab.measure.pictures import has_front, retrieved, sides
+from geodream_lib.data import data_folder
+from geodream_lib.guidance import load_diffusion
+from geodream_lib.lab.measure.pictures import has_front, noise_errors, retrieved, sides
 from geodream_lib.lab.measure.strangers import STRANGERS, shown, surface, visual_hull
 from geodream_lib.lab.measure.views import SPHERE, exact_views, held_out_objects, likeness
 from geodream_lib.lab.measure.volume import all_around, in_true_frame, uniformly_spread
@@ -59,6 +61,17 @@ def test_a_picture_finds_its_own_prompt_or_not():
     pictures = torch.zeros(3, 4, 4, 3)
     pictures[0, ..., 0], pictures[1, ..., 1], pictures[2, ..., 1] = 1, 1, 1
     assert retrieved(Judge(), pictures, [0, 1, 0], ["a", "b"]) == [True, True, False]
+
+
+def test_a_network_sees_noise_the_better_the_more_there_is_and_one_that_sees_none_errs_by_all_of_it():
+    network = load_diffusion(data_folder() / "lab" / "text_to_image_base")
+    thing = next(thing for thing in held_out_objects(16) if not thing.symmetric)
+    pictures, _ = exact_views(thing, orbit([0.0, 180.0], [14.0, 14.0], *SPHERE))
+    errors = list(noise_errors(network, pictures, ["", ""]).values())
+    assert errors == sorted(errors, reverse=True) and errors[0] < 0.5
+    for weight in network.denoiser.unet.conv_out.parameters():
+        weight.data.zero_()
+    assert list(noise_errors(network, pictures, ["", ""]).values()) == pytest.approx([1.0] * 5, abs=0.1)
 
 
 @pytest.mark.parametrize(

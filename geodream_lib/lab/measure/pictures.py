@@ -1,4 +1,4 @@
-"""The 2D prior: what the autoencoder keeps, whether text-to-image draws what it is told, and from which side."""
+"""The 2D prior: what the autoencoder keeps, what text-to-image sees under noise, what it draws, from which side."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from geodream_lib.guidance import load_diffusion
-from geodream_lib.guidance.diffusion import LatentDiffusion
+from geodream_lib.guidance.diffusion import LatentDiffusion, draw_normal
 from geodream_lib.lab.captions import view_word
 from geodream_lib.lab.meaning import Scene, meaning
 from geodream_lib.lab.objects import is_symmetric
+from geodream_lib.lab.photographs import develop, photograph
 from geodream_lib.lab.train_vae import held_out_quality, load_vae
 from geodream_lib.lab.turntables import render_turntables
 from geodream_lib.metrics.image_text import ImageText
@@ -24,6 +25,8 @@ from geodream_lib.views.background import cut_out
 from geodream_lib.views.images import on_white
 
 BATCH = 16
+PHOTOGRAPHS = 256  # of a seed that no training is given
+TIMESTEPS = (100, 300, 500, 700, 900)
 PLAIN = ", on a white background"
 SUFFIXES = {"none": PLAIN, "front": ", front view" + PLAIN, "back": ", back view" + PLAIN}
 
@@ -35,6 +38,29 @@ def measure_autoencoder(folder: Path) -> dict[str, float]:
     vae = load_vae(folder)
     parameters = sum(weight.numel() for weight in vae.parameters())
     return held_out_quality(vae, images, alpha, torch.device("cpu")) | {"parameters": parameters}
+
+
+def noise_errors(
+    diffusion: LatentDiffusion, pictures: Float[Tensor, "n h w 3"], captions: list[str]
+) -> dict[str, float]:
+    """Mean squared error of the noise the network sees in noised pictures, by timestep (Eq. 9's, without its weight).
+
+    The noise does not change with the network, so that two of the same latents can be compared.
+    """
+    generator = torch.Generator(diffusion.device).manual_seed(0)
+    parts = range(0, len(captions), BATCH)
+    batches = [(pictures[i : i + BATCH].to(diffusion.device), captions[i : i + BATCH]) for i in parts]
+    latents = torch.cat([diffusion.encode_images(batch, generator) for batch, _ in batches])
+    text = torch.cat([diffusion.encode_text(batch) for _, batch in batches])
+    errors = {}
+    for timestep in TIMESTEPS:
+        noise = draw_normal(latents.shape, generator, latents.device)
+        t = torch.full((len(latents),), timestep, device=latents.device)
+        noisy = diffusion.denoiser.add_noise(latents, noise, t)
+        rows = zip(noisy.split(BATCH), t.split(BATCH), text.split(BATCH), strict=True)
+        seen = torch.cat([diffusion.denoiser(*row) for row in rows])
+        errors[str(timestep)] = (seen - noise).square().mean().item()
+    return errors
 
 
 def draw(
@@ -72,7 +98,8 @@ def has_front(prompt: str) -> bool:
 def measure_text_to_image(
     folder: Path, prompts: list[str], judge: ImageText, compass: Viewpoint, settings: Views, samples: int
 ) -> dict[str, object]:
-    """Retrieval of pictures among all the prompts, and the sides that are drawn with and without a word for the view.
+    """The noise seen in photographs, retrieval of pictures among all the prompts, and the sides that are drawn with and
+    without a word for the view.
 
     Args:
         folder: of a text-to-image network.
@@ -80,6 +107,10 @@ def measure_text_to_image(
         samples: pictures of each prompt.
     """
     diffusion, generator = load_diffusion(folder), torch.Generator().manual_seed(0)
+    rng = np.random.default_rng([72, 0])
+    photos = [photograph(rng, "train") for _ in range(PHOTOGRAPHS)]
+    images = torch.from_numpy(develop(photos)).float() / 255
+    errors = noise_errors(diffusion, images, [photo.caption for photo in photos])
     own = [i for i in range(len(prompts)) for _ in range(samples)]
     pictures = draw(diffusion, [prompts[i] + PLAIN for i in own], settings, generator)
     hits = retrieved(judge, pictures, own, prompts)
@@ -93,7 +124,8 @@ def measure_text_to_image(
     for name, suffix in SUFFIXES.items():
         asked = [prompt + suffix for prompt in asymmetric for _ in range(samples)]
         view[name] = sides(compass, draw(diffusion, asked, settings, generator))
-    return scores | {"prompts": len(prompts), "samples_per_prompt": samples, "sides_drawn": view}
+    counts = {"prompts": len(prompts), "samples_per_prompt": samples}
+    return scores | counts | {"sides_drawn": view, "noise_error_by_timestep": errors}
 
 
 def _mean(values: Iterable[float | bool]) -> float:
