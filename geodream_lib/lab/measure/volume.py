@@ -42,6 +42,20 @@ def built(
     return volume_mesh(volume, networks.decoder, preset.volume.mesh_resolution)
 
 
+def built_and_fitted(
+    images: Float[Tensor, "n h w 3"],
+    opacity: Float[Tensor, "n h w 1"],
+    cameras: cam.Cameras,
+    networks: CostVolumeNetworks,
+    preset: Preset,
+) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
+    """The surface of the volume of some views, and after the fit to them and their outlines (`geodream reconstruct`)."""
+    volume = build_cost_volume(images, cameras, networks, preset.volume.resolution)
+    fitted = fit_volume(volume, networks, images, opacity, cameras, preset.field)
+    before, after = (volume_mesh(v, networks.decoder, preset.volume.mesh_resolution) for v in (volume, fitted))
+    return before, after
+
+
 def all_around(count: int, seed: int) -> cam.Cameras:
     """Exact views: evenly spread azimuths, elevations at random from -10 to 40 degrees."""
     rng = np.random.default_rng(seed)
@@ -64,7 +78,8 @@ def uniformly_spread(n: int, generator: torch.Generator, reference_elevation: fl
 
 
 def measure_cost_volume(weights: Path, zero123: Path, preset: Preset, objects: int) -> dict[str, object]:
-    """From exact views, from views that Zero123 predicts from one true front, and by two ways to choose the views."""
+    """From exact views, without and with the fit to them, from views that Zero123 predicts from one true front, and by
+    two ways to choose the views."""
     networks, predictor = load_cost_volume_networks(weights), Zero123.load(zero123)
     things = held_out_objects(objects)
     trues = [true_mesh(obj, TRUE_CELLS) for obj in things]
@@ -78,10 +93,13 @@ def measure_cost_volume(weights: Path, zero123: Path, preset: Preset, objects: i
         images = predict_with_zero123(predictor, known, poses, preset.views, ELEVATION, generator)
         return in_true_frame(built(images, pose_cameras(poses, ELEVATION, *SPHERE), networks, preset), trues[number])
 
-    exact, predicted = [], []
+    exact, fitted, predicted = [], [], []
     for number, obj in enumerate(tqdm(things, desc="exact and predicted views", unit="object")):
         cameras = all_around(EXACT_VIEWS, number)
-        exact.append(in_true_frame(built(exact_views(obj, cameras)[0], cameras, networks, preset), trues[number]))
+        images, silhouettes = exact_views(obj, cameras)
+        meshes = built_and_fitted(images, silhouettes[..., None].float(), cameras, networks, preset)
+        for scores, mesh in zip((exact, fitted), meshes, strict=True):
+            scores.append(in_true_frame(mesh, trues[number]))
         predicted.append(score(number, (0.0,), sample_viewpoints, number))
     four, sampling = tuple(MVDREAM_REFERENCES.values()), {}
     for name, strategy in (("appendix_f", sample_mvdream_viewpoints), ("uniform", uniformly_spread)):
@@ -93,6 +111,7 @@ def measure_cost_volume(weights: Path, zero123: Path, preset: Preset, objects: i
         sampling[name] = {key: [mean[key] for mean in means] for key in ("iou", "chamfer")}
     return {
         f"exact_{EXACT_VIEWS}_views": average(exact),
+        f"exact_{EXACT_VIEWS}_views_fitted": average(fitted),
         "predicted_from_a_true_front": average(predicted),
         "sampling_by_seed": sampling,
         "strangers": measure_strangers(networks, preset),
@@ -106,14 +125,9 @@ def measure_strangers(networks: CostVolumeNetworks, preset: Preset) -> dict[str,
     for number, (name, (shape, colour)) in enumerate(STRANGERS.items()):
         true, cameras = surface(shape), all_around(preset.views.count, number)
         images, opacity = shown(true, colour, cameras)
-        volume = build_cost_volume(images, cameras, networks, preset.volume.resolution)
-        fitted = fit_volume(volume, networks, images, opacity[..., None], cameras, preset.field)
-        cells = preset.volume.mesh_resolution
-        meshes = {
-            "volume": volume_mesh(volume, networks.decoder, cells),
-            "fitted": volume_mesh(fitted, networks.decoder, cells),
-            "hull": visual_hull(opacity, cameras, cells),
-        }
+        volume, fitted = built_and_fitted(images, opacity[..., None], cameras, networks, preset)
+        hull = visual_hull(opacity, cameras, preset.volume.mesh_resolution)
+        meshes = {"volume": volume, "fitted": fitted, "hull": hull}
         result[name] = {kind: average([in_true_frame(mesh, true)]) for kind, mesh in meshes.items()}
     return result
 
