@@ -49,7 +49,7 @@ def built_and_fitted(
     networks: CostVolumeNetworks,
     preset: Preset,
 ) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
-    """The surface of the volume of some views, and after the fit to them and their outlines (`geodream reconstruct`)."""
+    """The surface of the volume of some views, before and after the fit to them that ends `geodream reconstruct`."""
     volume = build_cost_volume(images, cameras, networks, preset.volume.resolution)
     fitted = fit_volume(volume, networks, images, opacity, cameras, preset.field)
     before, after = (volume_mesh(v, networks.decoder, preset.volume.mesh_resolution) for v in (volume, fitted))
