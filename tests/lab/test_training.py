@@ -202,7 +202,7 @@ def test_a_training_begins_where_the_network_it_is_given_stands(tmp_path):
     vae = make_vae()
     zero123 = start_zero123(make_unet(vae.config.latent_channels), vae)
     before = {name: tensor.clone() for name, tensor in zero123.state_dict().items()}
-    images = torch.randint(0, 255, (33, 16, 8, 8, 3), dtype=torch.uint8)
+    images = torch.randint(0, 255, (33, 16, 32, 32, 3), dtype=torch.uint8)
     angles = torch.zeros(33, 16)
     shards = {"images": images, "azimuth": angles, "elevation": angles, "redrawn": images[:, 0]}
     common = {"folder": tmp_path, "device": CPU}
