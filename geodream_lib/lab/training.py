@@ -118,8 +118,8 @@ def train(
         value, parts = loss(model, generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        steepness = nn.utils.clip_grad_norm_(parameters, 1.0)
-        if not (value.isfinite() and steepness.isfinite()):
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        if not (value.isfinite() and gradient_norm.isfinite()):
             raise FloatingPointError(
                 f"{name}: the loss or a gradient is not finite at step {step}; {state_path} holds the last good state"
             )
