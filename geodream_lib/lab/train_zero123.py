@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
 from geodream_lib.components import read_network
 from geodream_lib.lab.bench import Bench
-from geodream_lib.lab.captions import caption
+from geodream_lib.lab.captions import caption, view_word
 from geodream_lib.lab.datasets import (
     REFERENCE_VIEWS,
     TURNTABLES_PER_SHARD,
-    VIEWS_PER_TURNTABLE,
     load_shards,
     make_shards,
     render_turntables,
@@ -36,6 +36,11 @@ from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_tok
 
 COARSE_SHARE = 0.4  # of the training time, at half the resolution
 HELD_OBJECTS = 32
+SIDES = (0.0, 90.0, -90.0)  # degrees: what MVDream's views are looked around from (appendix F, ii)
+NEAR = 45.0  # degrees of azimuth: how far from them
+FRONT_SHARE = 0.4  # of the inputs, from the views near the front; the others are any
+DRAWN_SHARE = 0.4  # of the inputs, as text-to-image draws them
+NEAR_SHARE = 0.6  # of the views asked for, within `NEAR` of the input
 
 
 @torch.no_grad()
@@ -57,6 +62,32 @@ def start_zero123(text_to_image: UNet2DConditionModel, vae: AutoencoderKL) -> Ze
     )
 
 
+def side_views(azimuth: Float[Tensor, "n views"]) -> Int[Tensor, "n sides"]:
+    """Which view of each object comes nearest to its front, its left and its right; azimuths in degrees."""
+    return torch.stack([_turn(azimuth, side).argmin(dim=1) for side in SIDES], dim=1)
+
+
+def pictures_of(images: UInt8[Tensor, "n views h w 3"], chosen: Int[Tensor, "n k"]) -> UInt8[Tensor, "n k h w 3"]:
+    """Those of the `views` of each object that are `chosen`."""
+    return images[torch.arange(len(images))[:, None], chosen]
+
+
+def draw_targets(
+    azimuth: Float[Tensor, "b views"], source: Int[Tensor, " b"], generator: torch.Generator
+) -> Int[Tensor, " b"]:
+    """Which view of each object is asked for: `NEAR_SHARE` of them another one near the source, the others any."""
+    near = _turn(azimuth, azimuth.gather(1, source[:, None])) < NEAR
+    near.scatter_(1, source[:, None], False)
+    anywhere = torch.rand(len(source), generator=generator, device=source.device) >= NEAR_SHARE
+    anywhere |= ~near.any(dim=1)
+    return torch.multinomial((near | anywhere[:, None]).float(), 1, generator=generator)[:, 0]
+
+
+def _turn(azimuth: Tensor, reference: Tensor | float) -> Tensor:
+    """How far apart two azimuths are, 0 to 180 degrees."""
+    return ((azimuth - reference + 180) % 360 - 180).abs()
+
+
 def train_zero123(
     zero123: Zero123,
     images: Tensor,
@@ -72,16 +103,19 @@ def train_zero123(
 ) -> Zero123:
     """Train on turntables: uint8 `images [objects, views, h, w, 3]`, angles `[objects, views]` in degrees.
 
-    Six in ten inputs are front-ish reference views, the others any view. Half of the front-ish inputs are taken from
-    `redrawn [k, h, w, 3]`, the first view of the first k objects as text-to-image draws it (see `imagined`): a network
-    that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops both conditions (zeros
-    for the concatenated latent, zeros for the token *after* its projection), which is the unconditional branch sampling
-    uses; the released training zeroes the image embedding before the projection instead. The image encoder is trained
-    along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The last `held_objects` are
-    held out for the validation loss. `coarse`: at half the resolution (see `latents.add_noise`).
+    Four in ten inputs are front-ish reference views, the others any view; six in ten of the views asked for lie near
+    the input, since the strategy of appendix F looks around sides that MVDream has drawn. Four in ten inputs are taken
+    from `redrawn [k, 3, h, w, 3]`, the `side_views` of the first k objects as text-to-image draws them (see
+    `imagined`): a network that has seen flawless inputs alone takes a drawn robot for an owl. One sample in ten drops
+    both conditions (zeros for the concatenated latent, zeros for the token *after* its projection), which is the
+    unconditional branch sampling uses; the released training zeroes the image embedding before the projection instead.
+    The image encoder is trained along, in place of the frozen CLIP of the real one; the autoencoder stays as it is. The
+    last `held_objects` are held out for the validation loss. `coarse`: at half the resolution (see
+    `latents.add_noise`).
     """
-    first_drawn = images.shape[0] * images.shape[1]
-    images = torch.cat([images.flatten(0, 1), redrawn])
+    first_drawn, views = images.shape[0] * images.shape[1], images.shape[1]
+    drawn_views = side_views(azimuth[: len(redrawn)]).to(device)
+    images = torch.cat([images.flatten(0, 1), redrawn.flatten(0, 1)])
     vae = zero123.vae.to(device)
     moments = encode_once(vae, images, folder.parent, device)
     images = images.to(device)
@@ -92,25 +126,23 @@ def train_zero123(
 
     def batch(first: int, last: int, size: int, drawn_share: float, generator: torch.Generator) -> tuple[Tensor, ...]:
         draw = {"generator": generator, "device": device}
-        frontish = torch.rand(size, **draw) < 0.6
-        is_drawn = frontish & (torch.rand(size, **draw) < drawn_share)
         obj = torch.randint(first, last, (size,), **draw)
+        frontish = torch.rand(size, **draw) < FRONT_SHARE
+        front, anywhere = (torch.randint(count, (size,), **draw) for count in (REFERENCE_VIEWS, views))
+        source = torch.where(frontish, front, anywhere)
+        picture = obj * views + source
+        is_drawn, side = torch.rand(size, **draw) < drawn_share, torch.randint(len(SIDES), (size,), **draw)
         obj = torch.where(is_drawn, obj % len(redrawn), obj)
-        source = torch.where(
-            frontish,
-            torch.randint(REFERENCE_VIEWS, (size,), **draw),
-            torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw),
-        )
-        target = torch.randint(VIEWS_PER_TURNTABLE, (size,), **draw)
-        source = torch.where(is_drawn, 0, source)
-        picture = torch.where(is_drawn, first_drawn + obj, obj * VIEWS_PER_TURNTABLE + source)
+        source = torch.where(is_drawn, drawn_views[obj % len(redrawn), side], source)
+        picture = torch.where(is_drawn, first_drawn + obj * len(SIDES) + side, picture)
+        target = draw_targets(azimuth[obj], source, generator)
         pose = pose_token(
             azimuth[obj, target] - azimuth[obj, source],
             elevation[obj, target] - elevation[obj, source],
             torch.zeros(size, device=device),
         )
         drop = torch.rand(size, **draw) < 0.1
-        return picture, obj * VIEWS_PER_TURNTABLE + target, pose, drop
+        return picture, obj * views + target, pose, drop
 
     def error(parts: tuple[Tensor, ...], generator: torch.Generator) -> Tensor:
         source, target, pose, drop = parts
@@ -126,7 +158,7 @@ def train_zero123(
         return functional.mse_loss(predicted.float(), velocity)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        return error(batch(0, trained_objects, budget.batch_size, 0.5, generator), generator), {}
+        return error(batch(0, trained_objects, budget.batch_size, DRAWN_SHARE, generator), generator), {}
 
     @torch.no_grad()
     def validate(model: nn.ModuleDict) -> dict[str, float]:
@@ -152,11 +184,16 @@ def make_zero123(bench: Bench) -> None:
     else:
         zero123 = start_zero123(read_network(UNet2DConditionModel, source, "unet"), load_vae(source))
     objects = [turntable_object(*divmod(i, TURNTABLES_PER_SHARD), "train")[0] for i in range(len(turntables["images"]))]
-    rng = np.random.default_rng(0)
-    captions = [caption(obj, rng, background="on a white background") for obj in objects]
     first = slice(min(REDRAWN, len(objects) - HELD_OBJECTS))
-    references = turntables["images"][first, :1]
-    redrawn = redraw_once(source, references, captions[first], bench.work, bench.device)[:, 0]
+    azimuth, elevation = turntables["azimuth"][first], turntables["elevation"][first]
+    chosen, rng = side_views(azimuth), np.random.default_rng(0)
+    captions = [
+        caption(obj, rng, view=view_word(*angles), background="on a white background")
+        for obj, *sides in zip(objects[first], azimuth.gather(1, chosen), elevation.gather(1, chosen), strict=True)
+        for angles in zip(*(side.tolist() for side in sides), strict=True)
+    ]
+    pictures = pictures_of(turntables["images"][first], chosen).flatten(0, 1)[:, None]
+    redrawn = redraw_once(source, pictures, captions, bench.work, bench.device).unflatten(0, chosen.shape)[:, :, 0]
     data = turntables | {"redrawn": redrawn}
     fine, device = bench.budget, bench.device
     if not bench.warm_start:

@@ -24,7 +24,6 @@ from geodream_lib.lab.train_cost_volume import sdf_loss
 from geodream_lib.lab.train_decoder import aligned_crops, train_decoder
 from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.train_vae import image_gradients, normalize_latents, psnr, to_network
-from geodream_lib.lab.train_zero123 import start_zero123, train_zero123, widen_input
 from geodream_lib.lab.training import Budget, coarse_then_fine, learning_rate, train
 from geodream_lib.unshuffle_vae import UnshuffleAutoencoderKL
 from geodream_lib.volume import query_sdf_and_gradient
@@ -184,49 +183,6 @@ def test_crops_of_latents_stand_for_the_crops_of_their_pictures():
     assert parts.shape[-2:] == (2, 2) and crops.shape[1:3] == (16, 16)
     assert torch.equal(parts[:, 0], crops[:, ::8, ::8, 0].float())
     assert len({tuple(part.flatten().tolist()) for part in parts}) > 1, "crops are taken from different places"
-
-
-def test_zero123_starts_as_the_text_to_image_network():
-    torch.manual_seed(0)
-    unet = make_unet(latent_channels=4).eval()
-    wide = widen_input(unet).eval()
-    noisy, beside, text = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16), torch.randn(1, 1, 128)
-    with torch.no_grad():
-        narrow_out = unet(noisy, 500, text).sample
-        wide_out = wide(torch.cat([noisy, beside], dim=1), 500, text).sample
-    torch.testing.assert_close(wide_out, narrow_out, atol=1e-5, rtol=1e-4)
-
-
-def test_a_training_begins_where_the_network_it_is_given_stands(tmp_path):
-    torch.manual_seed(0)
-    vae = make_vae()
-    zero123 = start_zero123(make_unet(vae.config.latent_channels), vae)
-    before = {name: tensor.clone() for name, tensor in zero123.state_dict().items()}
-    images = torch.randint(0, 255, (33, 16, 32, 32, 3), dtype=torch.uint8)
-    angles = torch.zeros(33, 16)
-    shards = {"images": images, "azimuth": angles, "elevation": angles, "redrawn": images[:, 0]}
-    common = {"folder": tmp_path, "device": CPU}
-    trained = train_zero123(zero123, **shards, budget=Budget(0.0, 2, 1e-3), **common).state_dict()
-    assert all(torch.equal(trained[name], tensor) for name, tensor in before.items())
-    train_zero123(zero123, **shards, budget=Budget(1e-3, 2, 1e-3, warmup_steps=1), **common)
-    moved = {
-        name.split(".")[0] for name, tensor in zero123.state_dict().items() if not torch.equal(tensor, before[name])
-    }
-    assert moved == {"unet", "image_encoder", "clip_camera_projection"}, "the autoencoder stays"
-
-
-def test_objects_that_are_held_out_teach_nothing(tmp_path):
-    """Their angles are no numbers: one glance at them in training would spoil every weight."""
-    torch.manual_seed(0)
-    vae = make_vae()
-    zero123 = start_zero123(make_unet(vae.config.latent_channels), vae)
-    images = torch.randint(256, (3, 16, 32, 32, 3), dtype=torch.uint8)
-    angles = torch.zeros(3, 16)
-    angles[-2:] = torch.nan
-    shards = {"images": images, "azimuth": angles, "elevation": angles, "redrawn": images[:1, 0]}
-    budget = Budget(1e-3, 8, 1e-3, warmup_steps=1)
-    train_zero123(zero123, **shards, held_objects=2, budget=budget, folder=tmp_path, device=CPU)
-    assert all(tensor.isfinite().all() for tensor in zero123.state_dict().values())
 
 
 def test_lexicon_words_are_single_tokens(tmp_path):

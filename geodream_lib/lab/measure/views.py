@@ -23,7 +23,13 @@ from geodream_lib.presets import Views
 from geodream_lib.views import MVDream, Zero123, Zero123Plus
 from geodream_lib.views.background import cut_out
 from geodream_lib.views.images import on_white
-from geodream_lib.views.sampling import MVDREAM_REFERENCES, pose_cameras, sample_viewpoints
+from geodream_lib.views.sampling import (
+    MVDREAM_REFERENCES,
+    RelativePose,
+    pose_cameras,
+    sample_mvdream_viewpoints,
+    sample_viewpoints,
+)
 from geodream_lib.views.sources import predict_with_zero123plus, viewpoints
 
 ELEVATION = 14.0  # degrees, of reference views
@@ -58,31 +64,39 @@ def asked_of_zero123plus(settings: Views) -> Views:
 
 
 def measure_zero123(folder: Path, settings: Views, objects: int) -> dict[str, object]:
-    """PSNR and mask IoU at the relative poses of appendix F, from the true front and from the true back.
+    """PSNR and mask IoU at the relative poses of appendix F.
 
-    The strategy predicts nothing from a back view; "by_azimuth" has both errors against the relative azimuth.
+    "from_sides": as around MVDream's views (ii), here the true front, left and right; "from_front": all around the one
+    view that text-to-image gives (i); "from_back": the same from the true back, from which the strategy predicts
+    nothing. "by_azimuth" has the last two against the relative azimuth.
     """
     zero123, measured = Zero123.load(folder), []
+
+    def ask(obj: LabObject, side: float, poses: list[RelativePose], generator: torch.Generator) -> list[tuple]:
+        around = cam.orbit([side + p.azimuth for p in poses], [ELEVATION + p.elevation for p in poses], *SPHERE)
+        reference, _ = exact_views(obj, cam.orbit([side], [ELEVATION], *SPHERE))
+        predicted = zero123.predict(reference[0], poses, settings.steps, settings.guidance, settings.eta, generator)
+        psnr, iou = likeness(predicted, *exact_views(obj, around))
+        return [(abs(p.azimuth), *pair) for p, *pair in zip(poses, psnr.tolist(), iou.tolist(), strict=True)]
+
     for index, obj in enumerate(tqdm(held_out_objects(objects), desc="Zero123", unit="object")):
         for name, side in SIDES.items():
             generator = torch.Generator().manual_seed(index)  # the same poses and noise from both sides
             poses = sample_viewpoints(settings.count, generator, ELEVATION)[1:]
-            around = cam.orbit([side + p.azimuth for p in poses], [ELEVATION + p.elevation for p in poses], *SPHERE)
-            reference, _ = exact_views(obj, cam.orbit([side], [ELEVATION], *SPHERE))
-            steps = settings.steps, settings.guidance, settings.eta
-            predicted = zero123.predict(reference[0], poses, *steps, generator)
-            psnr, iou = likeness(predicted, *exact_views(obj, around))
-            measured += [
-                (name, abs(pose.azimuth), *pair) for pose, *pair in zip(poses, psnr.tolist(), iou.tolist(), strict=True)
-            ]
+            measured += [(name, *row) for row in ask(obj, side, poses, generator)]
+        generator = torch.Generator().manual_seed(index)
+        poses = [p for p in sample_mvdream_viewpoints(settings.count, generator, ELEVATION) if p.rule == "random"]
+        for side in dict.fromkeys(pose.reference for pose in poses):
+            near = [pose for pose in poses if pose.reference == side]
+            measured += [("sides", *row) for row in ask(obj, side, near, generator)]
     edges = (0, 30, 60, 90, 120, 150, 181)
     by_azimuth = [
         {"azimuth": [low, min(high, 180)]}
         | {side: _average([row for row in measured if row[0] == side and low <= row[1] < high]) for side in SIDES}
         for low, high in zip(edges, edges[1:], strict=False)
     ]
-    scores = {f"from_{side}": _average([row for row in measured if row[0] == side]) for side in SIDES}
-    return scores | {"by_azimuth": by_azimuth, "objects": objects, "views_each": settings.count - 1}
+    scores = {f"from_{name}": _average([row for row in measured if row[0] == name]) for name in ("sides", *SIDES)}
+    return scores | {"by_azimuth": by_azimuth, "objects": objects}
 
 
 def measure_zero123plus(folder: Path, settings: Views, objects: int) -> dict[str, float]:
