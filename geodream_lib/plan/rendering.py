@@ -20,8 +20,8 @@ from geodream_lib.presets import Preset
 
 # Evaluated samples per pixel, for the camera that needs most: those of the cube's diagonal that lie in the band around
 # the surface, which is as wide as 1 / s, and those that close it. Right within a tenth for that mushroom; objects
-# differ by more. At s = 319, where this says 3.1, the refined fields of data/prompts/twelve_prompts.txt took 1.3 (a
-# giraffe) to 4.2 (a house), 2.4 on average.
+# differ by more. At s = 380, where this says 2.8, the refined fields of data/prompts/twelve_prompts.txt took 1.1 (a
+# giraffe) to 3.6 (a house), 2.0 on average.
 BAND, CLOSING = 6.0, 1.7
 # What the lab rendered at when this was measured. What One-2-3-45 learnt stands in its file, and is read where that is
 # there.
