@@ -85,6 +85,6 @@ def soft_bins(azimuth: Float[Tensor, " n"]) -> Float[Tensor, "n bins"]:
     return distribution
 
 
-def angle_between(one: Float[Tensor, " n"], other: Float[Tensor, "*n"]) -> Float[Tensor, " n"]:
-    """Degrees from one direction to the other, 0 to 180."""
+def angle_between(one: Float[Tensor, "..."], other: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Degrees from one direction to the other, 0 to 180; shapes are broadcast."""
     return ((one - other + 180).remainder(360.0) - 180).abs()

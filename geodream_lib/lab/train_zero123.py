@@ -30,6 +30,7 @@ from geodream_lib.lab.networks import (
     speed_up_training,
 )
 from geodream_lib.lab.train_vae import load_vae
+from geodream_lib.lab.train_viewpoint import angle_between
 from geodream_lib.lab.training import Budget, coarse_then_fine, train
 from geodream_lib.precision import fast_autocast
 from geodream_lib.views.zero123.model import CameraProjection, Zero123, pose_token
@@ -64,7 +65,7 @@ def start_zero123(text_to_image: UNet2DConditionModel, vae: AutoencoderKL) -> Ze
 
 def side_views(azimuth: Float[Tensor, "n views"]) -> Int[Tensor, "n sides"]:
     """Which view of each object comes nearest to its front, its left and its right; azimuths in degrees."""
-    return torch.stack([_turn(azimuth, side).argmin(dim=1) for side in SIDES], dim=1)
+    return angle_between(azimuth[:, None], azimuth.new_tensor(SIDES)[:, None]).argmin(dim=-1)
 
 
 def pictures_of(images: UInt8[Tensor, "n views h w 3"], chosen: Int[Tensor, "n k"]) -> UInt8[Tensor, "n k h w 3"]:
@@ -76,16 +77,11 @@ def draw_targets(
     azimuth: Float[Tensor, "b views"], source: Int[Tensor, " b"], generator: torch.Generator
 ) -> Int[Tensor, " b"]:
     """Which view of each object is asked for: `NEAR_SHARE` of them another one near the source, the others any."""
-    near = _turn(azimuth, azimuth.gather(1, source[:, None])) < NEAR
+    near = angle_between(azimuth, azimuth.gather(1, source[:, None])) < NEAR
     near.scatter_(1, source[:, None], False)
     anywhere = torch.rand(len(source), generator=generator, device=source.device) >= NEAR_SHARE
     anywhere |= ~near.any(dim=1)
     return torch.multinomial((near | anywhere[:, None]).float(), 1, generator=generator)[:, 0]
-
-
-def _turn(azimuth: Tensor, reference: Tensor | float) -> Tensor:
-    """How far apart two azimuths are, 0 to 180 degrees."""
-    return ((azimuth - reference + 180) % 360 - 180).abs()
 
 
 def train_zero123(
