@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import CLIPModel
 
 from geodream_lib.lab.augment import disturb
 from geodream_lib.lab.bench import Bench
@@ -18,6 +19,7 @@ from geodream_lib.lab.datasets import load_shards, make_shards
 from geodream_lib.lab.evaluator_data import EXAM, render_exams, render_pictures
 from geodream_lib.lab.evaluator_networks import make_clip
 from geodream_lib.lab.networks import make_tokenizer
+from geodream_lib.lab.shape import COLORS
 from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.metrics.clip_images import image_features
@@ -28,6 +30,9 @@ EXAMS = 2
 LARGEST_SCALE = 100.0  # as in CLIP: a temperature of a hundredth
 LEAST_SEEN = 20  # captions that must have a phrase for it to be learned
 PHRASE_WEIGHT = 0.1  # of a nat of all phrases of a caption together
+COLOUR = re.compile(rf"\b({'|'.join(COLORS)})\b")
+# Of the layer for phrases, where the network that it reads has learned before.
+CATCH_UP_PICTURES, CATCH_UP_STEPS, CATCH_UP_RATE = 8192, 600, 1e-2
 
 
 def make_image_text(bench: Bench) -> None:
@@ -48,6 +53,7 @@ def make_image_text(bench: Bench) -> None:
         budget=bench.budget,
         folder=folder,
         device=bench.device,
+        warm_start=bench.warm_start,
     )
     network.half().save(out)
     bench.keep_curve("image_text", out)
@@ -63,22 +69,40 @@ def train_image_text(
     budget: Budget,
     folder: Path,
     device: torch.device,
+    warm_start: bool = False,
 ) -> ImageText:
     """Train on pictures and `captions [n, c]` of each, of which every step takes one; log retrieval in the exams.
 
     Pictures are mirrored half of the time: no caption says left or right.
 
     CLIP learns by comparing a caption with tens of thousands of others at once. A batch for a CPU holds some dozens,
-    most of which are wrong at first sight, and teaches little. So the embeddings of pictures and texts are also asked
-    for the words and pairs of words ("red mushroom") of the caption, by one linear layer which is thrown away.
+    most of which are wrong at first sight, and teaches little. So a picture must also tell its caption from one with
+    the colours mistaken (as NegCLIP does with words that changed places, Yuksekgonul et al. 2023), and the embeddings
+    of pictures and texts are asked for the words and pairs of words ("red mushroom") of the caption, by one linear
+    layer which is thrown away.
+
+    Args:
+        warm_start: the network has learned before. Its texts stay as they are, since the point-text judge learned to
+            find them; the layer for words begins anew and catches up first, else it would spoil what the network knows
+            (Kumar et al. 2022).
     """
     images, count = images.to(device), captions.shape[1]
-    tokens = tokenize(network.tokenizer, captions.ravel().tolist()).view(*captions.shape, -1).to(device)
+    rng = np.random.default_rng(0)
+    # The caption first, then the same with its colours mistaken.
+    sentences = np.stack([captions, np.vectorize(lambda text: mistake_colours(text, rng))(captions)], -1)
+    tokens = tokenize(network.tokenizer, sentences.ravel().tolist()).view(*sentences.shape, -1).to(device)
     # Equal sentences have equal numbers.
-    meaning = torch.from_numpy(np.unique(captions, return_inverse=True)[1].reshape(captions.shape)).to(device)
+    meaning = torch.from_numpy(np.unique(sentences, return_inverse=True)[1].reshape(sentences.shape)).to(device)
 
     said_phrases, phrase_count = index_phrases(captions)
     said_phrases = said_phrases.to(device)
+
+    def read_texts(clip: CLIPModel, index: Tensor, which: Tensor) -> Float[Tensor, "both d"]:
+        """Embeddings of captions, and behind them of what is mistaken for them."""
+        words = tokens[index, which].transpose(0, 1).flatten(0, 1)
+        # What fills short texts up is cut off where the longest of the batch ends.
+        words = words[:, : int((words != words[:, -1:]).sum(1).max()) + 1]
+        return clip.text_projection(clip.text_model(input_ids=words).pooler_output)
 
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
@@ -87,26 +111,48 @@ def train_image_text(
         batch = disturb(images[index], generator)
         mirrored = torch.rand(len(batch), 1, 1, 1, **draw) < 0.5
         pixels = network.preparation(torch.where(mirrored, batch.flip(2), batch))
-        # What fills short texts up is cut off where the longest of the batch ends.
-        words = tokens[index, which]
-        words = words[:, : int((words != words[:, -1:]).sum(1).max()) + 1]
-        said = meaning[index, which]
+        said = meaning[index, which].T.flatten()
         with fast_autocast(device):
             seen = image_features(model["clip"], pixels)
-            read = model["clip"].text_projection(model["clip"].text_model(input_ids=words).pooler_output)
-        contrast = contrastive_loss(seen, read, model["clip"].logit_scale, said[:, None] == said)
+            read = read_texts(model["clip"], index, which)
+        contrast = contrastive_loss(seen, read, model["clip"].logit_scale, said[: len(index), None] == said)
         # A picture shows what its longest caption says; a text says what it says.
         shown = phrase_loss(model["phrases"], seen, said_phrases[index, 0])
-        told = phrase_loss(model["phrases"], read, said_phrases[index, which])
+        told = phrase_loss(model["phrases"], read[: len(index)], said_phrases[index, which])
         return contrast + PHRASE_WEIGHT * (shown + told), {"contrast": contrast.item(), "phrases": shown.item()}
 
     def validate(model: nn.ModuleDict) -> dict[str, float]:
         return {"retrieval": exam_score(network.embed_images(exam_images / 255), network.embed_texts(exam_captions))}
 
     head = make_phrase_head(network.clip.config.projection_dim, phrase_count)
+    if warm_start:
+        some = torch.arange(min(CATCH_UP_PICTURES, len(images)), device=device)
+        with torch.no_grad():
+            read = torch.cat([read_texts(network.clip, part, 0 * part)[: len(part)] for part in some.split(64)])
+            embedded = torch.cat([network.features(images[some] / 255), read])
+        catch_up(head.to(device), embedded, said_phrases[some, 0].repeat(2, 1))
     model = nn.ModuleDict({"clip": network.clip, "phrases": head}).requires_grad_(True)
+    if warm_start:
+        for part in (network.clip.text_model, network.clip.text_projection):
+            part.requires_grad_(False)
     train("image_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
     return network.eval()
+
+
+def mistake_colours(sentence: str, rng: np.random.Generator) -> str:
+    """The sentence with two of its colours in each other's place or, half of the time and where it has not two, with
+    another colour in the place of one; as it is where it has none."""
+    said = list(COLOUR.finditer(sentence))
+    if not said:
+        return sentence
+    one = said[rng.integers(len(said))]
+    different = [word for word in said if word[0] != one[0]]
+    if different and rng.random() < 0.5:
+        first, last = sorted((one, different[rng.integers(len(different))]), key=lambda word: word.start())
+        between = sentence[first.end() : last.start()]
+        return sentence[: first.start()] + last[0] + between + first[0] + sentence[last.end() :]
+    others = sorted(set(COLORS) - {word[0] for word in said})
+    return sentence[: one.start()] + others[rng.integers(len(others))] + sentence[one.end() :]
 
 
 def phrases(sentence: str) -> set[str]:
@@ -133,6 +179,17 @@ def make_phrase_head(width: int, phrase_count: int) -> nn.Linear:
     head = nn.Linear(width, phrase_count)
     nn.init.constant_(head.bias, -5.0)  # most captions do without most phrases
     return head
+
+
+def catch_up(head: nn.Linear, embedded: Float[Tensor, "n d"], said: Int[Tensor, "n longest"]) -> None:
+    """Teach the layer for phrases alone, from embeddings that stay as they are."""
+    optimizer = torch.optim.Adam(head.parameters(), CATCH_UP_RATE)
+    generator = torch.Generator(embedded.device).manual_seed(0)
+    for _ in range(CATCH_UP_STEPS):
+        some = torch.randint(len(embedded), (256,), generator=generator, device=embedded.device)
+        optimizer.zero_grad()
+        phrase_loss(head, embedded[some], said[some]).backward()
+        optimizer.step()
 
 
 def phrase_loss(head: nn.Linear, embedded: Float[Tensor, "n d"], said: Int[Tensor, "n longest"]) -> Float[Tensor, ""]:

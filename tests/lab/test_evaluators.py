@@ -1,6 +1,7 @@
 """The evaluators' data and trainings: seeds of their own, true captions, and losses that fall."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,18 @@ from geodream_lib.lab.measure import judges
 from geodream_lib.lab.measure.judges import measure_image_text, measure_point_text, measure_viewpoint
 from geodream_lib.lab.networks import make_tokenizer
 from geodream_lib.lab.objects import HELD_OUT, is_symmetric, sample_object
-from geodream_lib.lab.train_image_text import contrastive_loss, exam_score, index_phrases, train_image_text
+from geodream_lib.lab.shape import COLORS
+from geodream_lib.lab.train_image_text import (
+    COLOUR,
+    catch_up,
+    contrastive_loss,
+    exam_score,
+    index_phrases,
+    make_phrase_head,
+    mistake_colours,
+    phrase_loss,
+    train_image_text,
+)
 from geodream_lib.lab.train_point_text import disturb_cloud, train_point_text
 from geodream_lib.lab.train_viewpoint import angle_between, soft_bins, train_viewpoint
 from geodream_lib.lab.training import Budget
@@ -165,6 +177,48 @@ def test_phrases_are_words_and_pairs_of_neighbours_and_rare_ones_are_left_out():
     assert numbers.shape == (2, 2, 4)
     assert [sum(number < count for number in row) for row in numbers.flatten(0, 1).tolist()] == [4, 2, 3, 1]
     assert set(numbers[0, 0].tolist()) == {0, 1, 2, 3}
+
+
+def test_mistaken_captions_differ_in_colours_alone_and_are_never_true():
+    rng = np.random.default_rng(0)
+    wrong = {mistake_colours("a red owl on a pink mushroom", rng) for _ in range(200)}
+    assert "a pink owl on a red mushroom" in wrong
+    assert "a red owl on a pink mushroom" not in wrong
+    assert all(re.fullmatch(rf"a {COLOUR.pattern} owl on a {COLOUR.pattern} mushroom", text) for text in wrong)
+    # Nothing of it was said: ten other colours in either place, and the two exchanged.
+    assert len(wrong) == 21
+    same = {mistake_colours("a red rocket with red fins", rng) for _ in range(50)}
+    assert all(text.count("red") == 1 for text in same)
+    assert mistake_colours("an orangery on a log", rng) == "an orangery on a log"
+
+
+def test_the_layer_for_phrases_catches_up_with_what_is_known():
+    """Embeddings that tell all phrases leave next to nothing to ask."""
+    torch.manual_seed(0)
+    said = torch.stack([torch.arange(8), torch.arange(8).roll(1)], 1)
+    head = make_phrase_head(8, 8)
+    before = phrase_loss(head, torch.eye(8), said).item()
+    catch_up(head, torch.eye(8), said)
+    assert phrase_loss(head, torch.eye(8), said).item() < 0.05 * before
+
+
+def test_image_text_that_goes_on_forgets_nothing(squares, tmp_path, counted, monkeypatch):
+    """Its first steps are taken with a layer for phrases that has learned to read what the network says; and texts stay
+    where the point-text judge finds them."""
+    monkeypatch.setattr("geodream_lib.lab.train_image_text.EXAM", {"single": 4})
+    torch.manual_seed(0)
+    images, captions = squares
+    network = make_clip(make_tokenizer(["a", "log", *COLORS], tmp_path / "words"))
+    lesson = {"exam_images": images, "exam_captions": captions[:, 0].tolist(), "device": CPU}
+    images, captions = images.repeat(20, 1, 1, 1), np.tile(captions, (20, 1))  # often enough to be learned
+    asked = {}
+    for name, rate in (("begin", 1e-3), ("cold", 1e-5), ("warm", 1e-5)):
+        lesson |= {"budget": budget(16, rate=rate), "folder": (folder := tmp_path / name)}
+        texts = network.embed_texts(lesson["exam_captions"])
+        train_image_text(network, images, captions, **lesson, warm_start=name == "warm")
+        asked[name] = json.loads((folder / "log.jsonl").read_text().splitlines()[0])["phrases"]
+        assert torch.equal(network.embed_texts(lesson["exam_captions"]), texts) == (name == "warm")
+    assert asked["warm"] < 0.5 * asked["cold"]
 
 
 def test_exams_are_marked_one_by_one(monkeypatch):
