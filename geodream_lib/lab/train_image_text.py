@@ -128,8 +128,8 @@ def train_image_text(
     if warm_start:
         some = torch.arange(min(CATCH_UP_PICTURES, len(images)), device=device)
         with torch.no_grad():
-            read = torch.cat([read_texts(network.clip, part, 0 * part)[: len(part)] for part in some.split(64)])
-            embedded = torch.cat([network.features(images[some] / 255), read])
+            read = [read_texts(network.clip, part, torch.zeros_like(part))[: len(part)] for part in some.split(64)]
+            embedded = torch.cat([network.features(images[some] / 255), *read])
         catch_up(head.to(device), embedded, said_phrases[some, 0].repeat(2, 1))
     model = nn.ModuleDict({"clip": network.clip, "phrases": head}).requires_grad_(True)
     if warm_start:
