@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPModel
 
 from geodream_lib.lab.augment import disturb
 from geodream_lib.lab.bench import Bench
@@ -23,6 +22,7 @@ from geodream_lib.lab.shape import COLORS
 from geodream_lib.lab.train_text_to_image import tokenize
 from geodream_lib.lab.training import Budget, train
 from geodream_lib.metrics.clip_images import image_features
+from geodream_lib.metrics.clip_texts import text_features
 from geodream_lib.metrics.image_text import ImageText
 from geodream_lib.precision import fast_autocast
 
@@ -30,7 +30,7 @@ EXAMS = 2
 LARGEST_SCALE = 100.0  # as in CLIP: a temperature of a hundredth
 LEAST_SEEN = 20  # captions that must have a phrase for it to be learned
 PHRASE_WEIGHT = 0.1  # of a nat of all phrases of a caption together
-COLOUR = re.compile(rf"\b({'|'.join(COLORS)})\b")
+COLOUR_WORD = re.compile(rf"\b({'|'.join(COLORS)})\b")
 # Of the layer for phrases, where the network that it reads has learned before.
 CATCH_UP_PICTURES, CATCH_UP_STEPS, CATCH_UP_RATE = 8192, 600, 1e-2
 
@@ -97,13 +97,6 @@ def train_image_text(
     said_phrases, phrase_count = index_phrases(captions)
     said_phrases = said_phrases.to(device)
 
-    def read_texts(clip: CLIPModel, index: Tensor, which: Tensor) -> Float[Tensor, "both d"]:
-        """Embeddings of captions, and behind them of what is mistaken for them."""
-        words = tokens[index, which].transpose(0, 1).flatten(0, 1)
-        # What fills short texts up is cut off where the longest of the batch ends.
-        words = words[:, : int((words != words[:, -1:]).sum(1).max()) + 1]
-        return clip.text_projection(clip.text_model(input_ids=words).pooler_output)
-
     def loss(model: nn.ModuleDict, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         draw = {"generator": generator, "device": device}
         index = torch.randint(len(images), (budget.batch_size,), **draw)
@@ -111,10 +104,13 @@ def train_image_text(
         batch = disturb(images[index], generator)
         mirrored = torch.rand(len(batch), 1, 1, 1, **draw) < 0.5
         pixels = network.preparation(torch.where(mirrored, batch.flip(2), batch))
-        said = meaning[index, which].T.flatten()
+        # All captions, and behind them what is mistaken for them.
+        words, said = tokens[index, which].transpose(0, 1).flatten(0, 1), meaning[index, which].T.flatten()
+        # What fills short texts up is cut off where the longest of the batch ends.
+        words = words[:, : int((words != words[:, -1:]).sum(1).max()) + 1]
         with fast_autocast(device):
             seen = image_features(model["clip"], pixels)
-            read = read_texts(model["clip"], index, which)
+            read = model["clip"].text_projection(model["clip"].text_model(input_ids=words).pooler_output)
         contrast = contrastive_loss(seen, read, model["clip"].logit_scale, said[: len(index), None] == said)
         # A picture shows what its longest caption says; a text says what it says.
         shown = phrase_loss(model["phrases"], seen, said_phrases[index, 0])
@@ -125,16 +121,14 @@ def train_image_text(
         return {"retrieval": exam_score(network.embed_images(exam_images / 255), network.embed_texts(exam_captions))}
 
     head = make_phrase_head(network.clip.config.projection_dim, phrase_count)
-    if warm_start:
-        some = torch.arange(min(CATCH_UP_PICTURES, len(images)), device=device)
-        with torch.no_grad():
-            read = [read_texts(network.clip, part, torch.zeros_like(part))[: len(part)] for part in some.split(64)]
-            embedded = torch.cat([network.features(images[some] / 255), *read])
-        catch_up(head.to(device), embedded, said_phrases[some, 0].repeat(2, 1))
-    model = nn.ModuleDict({"clip": network.clip, "phrases": head}).requires_grad_(True)
+    model = nn.ModuleDict({"clip": network.clip, "phrases": head}).to(device).requires_grad_(True)
     if warm_start:
         for part in (network.clip.text_model, network.clip.text_projection):
             part.requires_grad_(False)
+        some = slice(CATCH_UP_PICTURES)
+        with torch.no_grad():
+            read = text_features(network.clip, network.tokenizer, captions[some, 0].tolist())
+        catch_up(head, torch.cat([network.features(images[some] / 255), read]), said_phrases[some, 0].repeat(2, 1))
     train("image_text", model, loss, budget=budget, folder=folder, device=device, validate=validate)
     return network.eval()
 
@@ -142,7 +136,7 @@ def train_image_text(
 def mistake_colours(sentence: str, rng: np.random.Generator) -> str:
     """The sentence with two of its colours in each other's place or, half of the time and where it has not two, with
     another colour in the place of one; as it is where it has none."""
-    said = list(COLOUR.finditer(sentence))
+    said = list(COLOUR_WORD.finditer(sentence))
     if not said:
         return sentence
     one = said[rng.integers(len(said))]

@@ -19,7 +19,7 @@ from geodream_lib.lab.networks import make_tokenizer
 from geodream_lib.lab.objects import HELD_OUT, is_symmetric, sample_object
 from geodream_lib.lab.shape import COLORS
 from geodream_lib.lab.train_image_text import (
-    COLOUR,
+    COLOUR_WORD,
     catch_up,
     contrastive_loss,
     exam_score,
@@ -184,7 +184,9 @@ def test_mistaken_captions_differ_in_colours_alone_and_are_never_true():
     wrong = {mistake_colours("a red owl on a pink mushroom", rng) for _ in range(200)}
     assert "a pink owl on a red mushroom" in wrong
     assert "a red owl on a pink mushroom" not in wrong
-    assert all(re.fullmatch(rf"a {COLOUR.pattern} owl on a {COLOUR.pattern} mushroom", text) for text in wrong)
+    assert all(
+        re.fullmatch(rf"a {COLOUR_WORD.pattern} owl on a {COLOUR_WORD.pattern} mushroom", text) for text in wrong
+    )
     # Nothing of it was said: ten other colours in either place, and the two exchanged.
     assert len(wrong) == 21
     same = {mistake_colours("a red rocket with red fins", rng) for _ in range(50)}
